@@ -1,0 +1,273 @@
+//! Counters and histograms of one shard: one table that names them, one writer, many readers.
+//!
+//! A shard's thread is the only writer, so an increment is a relaxed load and store, with no
+//! locked instruction. The control plane reads them for `/metrics`.
+
+use crate::command::CloseReason;
+use crate::media::Source;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// One time series: metric name, help text, and label pairs beside `shard`.
+#[derive(Clone, Copy, Debug)]
+pub struct Series {
+    /// Prometheus metric name.
+    pub name: &'static str,
+    /// Help text; the first of a name counts.
+    pub help: &'static str,
+    /// Labels of this series.
+    pub labels: &'static [(&'static str, &'static str)],
+}
+
+macro_rules! series {
+    ($(#[$doc:meta])* $kind:ident { $($variant:ident = $name:literal $help:literal $([$($k:literal : $v:literal),*])?;)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(usize)]
+        pub enum $kind { $(#[doc = $help] $variant,)* }
+
+        impl $kind {
+            /// Every series, in declaration order.
+            pub const ALL: &'static [$kind] = &[$($kind::$variant,)*];
+            /// How it is exported.
+            #[must_use]
+            pub const fn series(self) -> Series {
+                match self {
+                    $($kind::$variant => Series { name: $name, help: $help, labels: &[$($(($k, $v)),*)?] },)*
+                }
+            }
+        }
+    };
+}
+
+series! {
+    /// Monotonic counters. Media counters by source are in [`ShardStats::media`].
+    Counter {
+        DatagramsIn = "sealcast_datagrams_received_total" "Datagrams received.";
+        DatagramsOut = "sealcast_datagrams_sent_total" "Datagrams handed to the kernel.";
+        ReceiveCalls = "sealcast_receive_calls_total" "Receive system calls.";
+        SendCalls = "sealcast_send_calls_total" "Send system calls.";
+        SendErrors = "sealcast_send_errors_total" "Datagrams the kernel refused.";
+        Wakeups = "sealcast_wakeups_total" "Times the shard's thread woke.";
+        DropOversize = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "oversize"];
+        DropUnknownProtocol = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "unknown_protocol"];
+        DropUnknownSource = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "unknown_source"];
+        DropStunMalformed = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "stun_malformed"];
+        DropStunUnknownUser = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "stun_unknown_user"];
+        DropStunUnauthenticated = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "stun_unauthenticated"];
+        DropDtlsUnvalidated = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "dtls_unvalidated_path"];
+        DropDtlsMalformed = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "dtls_malformed"];
+        DropSrtpNoKeys = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "srtp_before_keys"];
+        DropSrtpAuth = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "srtp_auth"];
+        DropSrtpReplay = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "srtp_replay"];
+        DropSrtpMalformed = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "srtp_malformed"];
+        DropRtpMalformed = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "rtp_malformed"];
+        DropRtcpMalformed = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "rtcp_malformed"];
+        DropUnknownSsrc = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "unknown_ssrc"];
+        DropUnknownPayload = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "unknown_payload_type"];
+        DropNotPublished = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "not_published"];
+        DropMuted = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "muted"];
+        DropUnsealed = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "unsealed"];
+        DropCodec = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "codec_not_negotiated"];
+        DropPoolEmpty = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "pool_empty"];
+        DropNoPath = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "no_path"];
+        DropTcpBackpressure = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "tcp_backpressure"];
+        DropTcpFraming = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "tcp_framing"];
+        DropDataMessage = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "data_message"];
+        RtcpInSr = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "sr"];
+        RtcpInRr = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "rr"];
+        RtcpInNack = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "nack"];
+        RtcpInPli = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "pli"];
+        RtcpInFir = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "fir"];
+        RtcpInTwcc = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "twcc"];
+        RtcpInRemb = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "remb"];
+        RtcpInBye = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "bye"];
+        RtcpInOther = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "other"];
+        RtcpOutSr = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "sr"];
+        RtcpOutRr = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "rr"];
+        RtcpOutNack = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "nack"];
+        RtcpOutPli = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "pli"];
+        RtcpOutTwcc = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "twcc"];
+        SessionsConnected = "sealcast_sessions_connected_total" "Sessions that finished ICE and DTLS.";
+        SessionPanics = "sealcast_session_panics_total" "Bugs contained to one session.";
+        PathChanges = "sealcast_path_changes_total" "Sessions that moved to another address.";
+        TracksBlocked = "sealcast_tracks_blocked_total" "Tracks blocked because their media was not sealed.";
+        EventsDropped = "sealcast_events_dropped_total" "Events to the control plane lost to a full queue.";
+    }
+}
+
+series! {
+    /// Values that go up and down.
+    Gauge {
+        Sessions = "sealcast_sessions" "Sessions open.";
+        Rooms = "sealcast_rooms" "Rooms with a participant.";
+        Tracks = "sealcast_tracks" "Tracks published.";
+        Subscriptions = "sealcast_subscriptions" "Slots that show a track.";
+        TcpConnections = "sealcast_ice_tcp_connections" "ICE-TCP connections open.";
+        PoolFree = "sealcast_packet_pool_free" "Free packet-pool slots.";
+        PoolCapacity = "sealcast_packet_pool_capacity" "All packet-pool slots.";
+    }
+}
+
+/// Upper bounds of the dwell and lag histograms' buckets, microseconds; a further bucket is open.
+pub const BUCKETS_MICROS: [u64; 13] = [
+    10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000,
+];
+
+/// A histogram over [`BUCKETS_MICROS`], single writer.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [AtomicU64; BUCKETS_MICROS.len() + 1],
+    sum_nanos: AtomicU64,
+}
+
+impl Histogram {
+    /// Records `count` observations of `value`.
+    pub fn record(&self, value: Duration, count: u64) {
+        let nanos = u64::try_from(value.as_nanos()).unwrap_or(u64::MAX);
+        let i = BUCKETS_MICROS.partition_point(|b| b.saturating_mul(1_000) < nanos);
+        bump(&self.buckets[i], count);
+        bump(&self.sum_nanos, nanos.saturating_mul(count));
+    }
+
+    /// Counts per bucket (not cumulative) and the sum in nanoseconds.
+    #[must_use]
+    pub fn snapshot(&self) -> ([u64; BUCKETS_MICROS.len() + 1], u64) {
+        let mut out = [0; BUCKETS_MICROS.len() + 1];
+        for (o, b) in out.iter_mut().zip(&self.buckets) {
+            *o = b.load(Relaxed);
+        }
+        (out, self.sum_nanos.load(Relaxed))
+    }
+}
+
+/// Media counters of one source.
+#[derive(Debug, Default)]
+pub struct MediaStats {
+    /// RTP packets received.
+    pub packets_in: AtomicU64,
+    /// RTP bytes received, header included, seal and SRTP tag excluded.
+    pub bytes_in: AtomicU64,
+    /// RTP packets forwarded.
+    pub packets_out: AtomicU64,
+    /// RTP bytes forwarded.
+    pub bytes_out: AtomicU64,
+    /// Receive to handed to the kernel.
+    pub dwell: Histogram,
+}
+
+/// Everything one shard counts.
+#[derive(Debug)]
+pub struct ShardStats {
+    counters: [AtomicU64; Counter::ALL.len()],
+    gauges: [AtomicU64; Gauge::ALL.len()],
+    closed: [AtomicU64; CloseReason::ALL.len()],
+    media: [MediaStats; Source::ALL.len()],
+    /// How late the shard's timers ran.
+    pub loop_lag: Histogram,
+}
+
+/// Adds to a single-writer atomic.
+fn bump(a: &AtomicU64, n: u64) {
+    a.store(a.load(Relaxed).wrapping_add(n), Relaxed);
+}
+
+impl Default for ShardStats {
+    fn default() -> Self {
+        ShardStats {
+            counters: std::array::from_fn(|_| AtomicU64::default()),
+            gauges: std::array::from_fn(|_| AtomicU64::default()),
+            closed: std::array::from_fn(|_| AtomicU64::default()),
+            media: std::array::from_fn(|_| MediaStats::default()),
+            loop_lag: Histogram::default(),
+        }
+    }
+}
+
+impl ShardStats {
+    /// Adds `n` to a counter. Only the shard's own thread may call this.
+    pub fn add(&self, counter: Counter, n: u64) {
+        bump(&self.counters[counter as usize], n);
+    }
+
+    /// Reads a counter.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize].load(Relaxed)
+    }
+
+    /// Sets a gauge. Only the shard's own thread may call this.
+    pub fn set(&self, gauge: Gauge, value: u64) {
+        self.gauges[gauge as usize].store(value, Relaxed);
+    }
+
+    /// Reads a gauge.
+    #[must_use]
+    pub fn gauge(&self, gauge: Gauge) -> u64 {
+        self.gauges[gauge as usize].load(Relaxed)
+    }
+
+    /// Counts a closed session. Only the shard's own thread may call this.
+    pub fn closed(&self, reason: CloseReason) {
+        bump(&self.closed[reason as usize], 1);
+    }
+
+    /// Sessions closed for this reason.
+    #[must_use]
+    pub fn closed_count(&self, reason: CloseReason) -> u64 {
+        self.closed[reason as usize].load(Relaxed)
+    }
+
+    /// Counters of one source.
+    #[must_use]
+    pub fn media(&self, source: Source) -> &MediaStats {
+        &self.media[source as usize]
+    }
+}
+
+impl MediaStats {
+    /// Counts received packets. Only the shard's own thread may call this.
+    pub fn received(&self, packets: u64, bytes: u64) {
+        bump(&self.packets_in, packets);
+        bump(&self.bytes_in, bytes);
+    }
+
+    /// Counts forwarded packets. Only the shard's own thread may call this.
+    pub fn forwarded(&self, packets: u64, bytes: u64) {
+        bump(&self.packets_out, packets);
+        bump(&self.bytes_out, bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_is_exported_once() {
+        let mut seen = std::collections::HashSet::new();
+        for c in Counter::ALL {
+            assert!(
+                seen.insert(format!("{:?}", (c.series().name, c.series().labels))),
+                "{c:?}"
+            );
+        }
+        for g in Gauge::ALL {
+            assert!(
+                seen.insert(format!("{:?}", (g.series().name, g.series().labels))),
+                "{g:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn histogram_bounds_are_inclusive() {
+        let h = Histogram::default();
+        h.record(Duration::from_micros(10), 1);
+        h.record(Duration::from_nanos(10_001), 2);
+        h.record(Duration::from_secs(1), 3);
+        let (b, sum) = h.snapshot();
+        assert_eq!((b[0], b[1], b[13]), (1, 2, 3));
+        assert_eq!(sum, 10_000 + 20_002 + 3_000_000_000);
+    }
+}
