@@ -1,0 +1,54 @@
+# Two commands need no set-up: `make run` and `make test`. The rest is for those who work on it.
+# Each installs what is missing (apt, rustup target, npm ci, a Python venv), says so, and needs no
+# network the second time.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TARGET_DIR
+
+CLIENT_SOURCES := $(shell find client/src client/public client/scripts -type f 2>/dev/null) \
+	$(wildcard client/package.json client/package-lock.json client/tsconfig.json)
+WASM_SOURCES := $(shell find crypto/sframe/src crypto/mls/src crypto/wasm/src xtask/src -type f) Cargo.lock
+
+.PHONY: help run test lint client setup-run setup-test bench soak clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: setup-run client ## build everything, start a development relay, print the consult page's URL
+	@echo "» building the relay (release; the first time takes some minutes)"
+	@cargo build --release --locked -p sealcast
+	@exec $(CARGO_TARGET_DIR)/release/sealcast serve --dev
+
+test: setup-test client ## run every test, browsers included
+	@scripts/test.sh
+
+lint: setup-run client ## fmt, clippy, doc, deny
+	@scripts/lint.sh
+
+client: client/dist/index.html ## build the client and the consult page
+
+client/wasm/sealcast_wasm_bg.wasm: $(WASM_SOURCES)
+	@echo "» compiling the frame cryptography to wasm"
+	@cargo run --quiet --locked -p xtask -- wasm --out client/wasm
+	@touch $@
+
+client/dist/index.html: client/wasm/sealcast_wasm_bg.wasm $(CLIENT_SOURCES)
+	@echo "» building the consult page"
+	@cd client && npm run --silent build
+	@touch $@
+
+setup-run:
+	@scripts/setup.sh run
+
+setup-test:
+	@scripts/setup.sh test
+
+bench: setup-run ## run the packet-path benches and print figures with ratios
+	@cargo run --release --locked -p bench --bin ratio
+
+clean: ## remove everything that was built
+	@cargo clean
+	@rm -rf client/dist client/wasm client/node_modules tests/browser/node_modules tests/interop/node_modules tests/.venv
