@@ -1,1 +1,24 @@
-//! (being written)
+//! One WebRTC transport session: ICE-lite, DTLS, SCTP and SRTP, without a socket, a clock or a
+//! room.
+//!
+//! str0m runs ICE, DTLS and SCTP with no media declared. The SRTP keys are taken out of its DTLS
+//! ([`tap`]) and media is protected by `sealcast-srtp`, so that a forwarded packet never meets
+//! str0m. The session decides which addresses it trusts and where egress goes ([`path`]).
+//!
+//! Contract: after every call that takes `now`, drain [`Session::poll_output`] until it returns
+//! `None`, then arm one timer for [`Session::poll_timeout`].
+
+#![forbid(unsafe_code)]
+
+mod context;
+mod path;
+mod refusal;
+mod session;
+mod stun;
+mod tap;
+
+pub use context::{ContextError, SessionContext};
+pub use path::{Path, Transport};
+pub use refusal::{Refusal, SealError, SessionError};
+pub use session::{Session, SessionOutput};
+pub use stun::stun_username;
