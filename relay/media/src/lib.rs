@@ -1,1 +1,18 @@
-//! (being written)
+//! The media plane of one shard: who receives which packet, and how it looks there.
+//!
+//! [`Engine`] is sans-IO. It is driven by values and hands packets to an [`Egress`]; it owns no
+//! socket, no clock and no key, and sees no SDP. Payloads stay sealed: the engine reads RTP
+//! headers, header extensions, payload descriptors, and the clear header in front of the
+//! ciphertext (RFC 9605 §4.3) to check that there is one.
+//!
+//! A packet that is forwarded costs no allocation, no hash and no system call here.
+
+#![forbid(unsafe_code)]
+
+mod api;
+mod config;
+mod engine;
+
+pub use api::{Egress, MediaEvent, PacketMeta, PeerKey};
+pub use config::MediaConfig;
+pub use engine::Engine;

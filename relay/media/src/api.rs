@@ -1,0 +1,64 @@
+//! The values that cross the media plane's border: keys, events, and where packets leave.
+
+use sealcast_model::{Mid, SlotId, Source, Time, TrackId};
+
+/// A session, by the dense slab index that the shard chose for it. An index may be used again
+/// after [`Engine::remove_peer`](crate::Engine::remove_peer).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerKey(pub u32);
+
+/// What is known of a forwarded packet beside its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketMeta {
+    /// What the packet's track shows.
+    pub source: Source,
+    /// When the packet that is forwarded reached the relay. Dwell counts from here.
+    pub received: Time,
+}
+
+/// Where packets leave the media plane: the session's SRTP context and the shard's send batch.
+///
+/// All packets of one incoming stream for one destination come in one run, so that an
+/// implementation may seal them side by side and let them leave in one system call.
+pub trait Egress {
+    /// An RTP packet for `to`.
+    ///
+    /// `header` is the finished RTP header, extensions included; `payload` lies in its pool slot
+    /// and is to be sealed out of place from there. It is valid during this call only.
+    ///
+    /// `index` is the SRTP packet index of the header's SSRC (RFC 3711 §3.3.1), 48 bits:
+    /// `ROC << 16 | sequence number`. It starts with ROC 0, and is never used twice with
+    /// different bytes.
+    fn rtp(&mut self, to: PeerKey, index: u64, header: &[u8], payload: &[u8], meta: PacketMeta);
+
+    /// A plaintext RTCP packet for `to`, compound or of reduced size.
+    fn rtcp(&mut self, to: PeerKey, packet: &[u8]);
+}
+
+/// What the media plane tells the shard, by [`Engine::poll_event`](crate::Engine::poll_event).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaEvent {
+    /// A slot shows another track, or none. To be told to the client over its data channel.
+    SlotChanged {
+        /// The receiving session.
+        peer: PeerKey,
+        /// The slot.
+        slot: SlotId,
+        /// The slot's m-line.
+        mid: Mid,
+        /// What it shows now.
+        track: Option<TrackId>,
+        /// Counts the changes of all slots of this session, from 1. The greatest one wins.
+        revision: u32,
+    },
+    /// The structural check failed: the track is blocked until it is published anew.
+    TrackBlocked {
+        /// The track.
+        track: TrackId,
+    },
+    /// The first packet of a track arrived.
+    TrackStarted {
+        /// The track.
+        track: TrackId,
+    },
+}
