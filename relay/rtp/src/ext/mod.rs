@@ -4,8 +4,8 @@ mod content;
 mod map;
 
 pub use content::{
-    AbsCaptureTime, AbsSendTime, AudioLevel, PlayoutDelay, TransportCc, TransportCc02,
-    VideoOrientation, parse_id_token,
+    AbsCaptureTime, AbsSendTime, AudioLevel, MAX_ID_TOKEN_LEN, PlayoutDelay, TransportCc,
+    TransportCc02, VideoOrientation, parse_id_token,
 };
 pub use map::{ExtensionKind, ExtensionMap};
 
