@@ -18,17 +18,20 @@ fn rtp_packet(seq: u16) -> impl Strategy<Value = RtpPacket> {
     let csrcs = prop::collection::vec(any::<u32>(), 0..16);
     let payload = prop::collection::vec(any::<u8>(), 0..1_300);
     (any::<u8>(), csrcs, extension, payload).prop_map(move |(pt, csrcs, extension, payload)| {
-        let mut header = super::header(seq, SSRC).to_vec();
-        header[0] |= csrcs.len() as u8;
-        header[1] = pt;
-        header.extend(csrcs.iter().flat_map(|c| c.to_be_bytes()));
+        let mut bytes = header(seq, SSRC).to_vec();
+        bytes[0] |= csrcs.len() as u8;
+        bytes[1] = pt;
+        bytes.extend(csrcs.iter().flat_map(|c| c.to_be_bytes()));
         if let Some((profile, words)) = extension {
-            header[0] |= 0x10;
-            header.extend(profile.to_be_bytes());
-            header.extend((words.len() as u16).to_be_bytes());
-            header.extend(words.iter().flat_map(|w| w.to_be_bytes()));
+            bytes[0] |= 0x10;
+            bytes.extend(profile.to_be_bytes());
+            bytes.extend((words.len() as u16).to_be_bytes());
+            bytes.extend(words.iter().flat_map(|w| w.to_be_bytes()));
         }
-        RtpPacket { header, payload }
+        RtpPacket {
+            header: bytes,
+            payload,
+        }
     })
 }
 

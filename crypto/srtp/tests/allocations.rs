@@ -1,0 +1,132 @@
+//! Sealing and opening allocate nothing, neither in Rust nor inside the C libraries; the one
+//! exception is pinned.
+//!
+//! A counting `GlobalAlloc` would not see what AWS-LC and OpenSSL allocate, so this program
+//! interposes `malloc` itself, which glibc allows, and counts per thread.
+
+#![cfg(target_env = "gnu")]
+#![expect(
+    unsafe_code,
+    reason = "interposing malloc is the only way to see a C library's allocations"
+)]
+
+use sealcast_srtp::{Backend, Inbound, KeyError, MasterKey, Outbound, Profile};
+use std::cell::Cell;
+use std::ffi::c_void;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+unsafe extern "C" {
+    fn __libc_malloc(size: usize) -> *mut c_void;
+    fn __libc_calloc(count: usize, size: usize) -> *mut c_void;
+    fn __libc_realloc(old: *mut c_void, size: usize) -> *mut c_void;
+}
+
+fn count() {
+    // During thread teardown the counter is gone, and nobody reads it.
+    let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
+}
+
+// SAFETY: the three below have the C library's own signatures and contracts, and only forward to
+// its implementation, so `free` (not interposed) gets back what that implementation gave.
+#[unsafe(no_mangle)]
+extern "C" fn malloc(size: usize) -> *mut c_void {
+    count();
+    // SAFETY: any size is allowed.
+    unsafe { __libc_malloc(size) }
+}
+
+// SAFETY: as `malloc`.
+#[unsafe(no_mangle)]
+extern "C" fn calloc(members: usize, size: usize) -> *mut c_void {
+    count();
+    // SAFETY: any count and size are allowed.
+    unsafe { __libc_calloc(members, size) }
+}
+
+// SAFETY: as `malloc`; `old` is the caller's to vouch for, as with the C library's `realloc`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn realloc(old: *mut c_void, size: usize) -> *mut c_void {
+    count();
+    // SAFETY: by this function's contract `old` came from this allocator or is null.
+    unsafe { __libc_realloc(old, size) }
+}
+
+/// Allocations made by this thread while `f` ran.
+fn allocations(f: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.get();
+    f();
+    ALLOCATIONS.get() - before
+}
+
+fn contexts(profile: Profile, backend: Backend) -> (Outbound, Inbound) {
+    let key = MasterKey::new(
+        profile,
+        &vec![1; profile.key_len()],
+        &vec![2; profile.salt_len()],
+    );
+    let key = key.unwrap();
+    (
+        Outbound::new(backend, &key).unwrap(),
+        Inbound::new(backend, &key).unwrap(),
+    )
+}
+
+#[test]
+fn the_counter_sees_rust_and_c() {
+    assert!(
+        allocations(|| drop(std::hint::black_box(vec![1u8; 100]))) > 0,
+        "Rust"
+    );
+    for backend in Backend::ALL {
+        let key = MasterKey::new(Profile::AeadAes128Gcm, &[1; 16], &[2; 12]).unwrap();
+        let made = allocations(|| drop(std::hint::black_box(Inbound::new(backend, &key))));
+        // Two boxes are ours; more are the library's (AWS-LC keeps its key inside the box).
+        let at_least = if backend == Backend::OpenSsl { 4 } else { 2 };
+        assert!(made >= at_least, "{backend}: {made}");
+    }
+}
+
+#[test]
+fn no_allocation_per_packet() {
+    for profile in Profile::ALL {
+        for backend in Backend::ALL {
+            let (mut outbound, mut inbound) = contexts(profile, backend).unwrap();
+            let mut stream = outbound.stream(7).unwrap();
+            let mut wire = vec![0; 1_500];
+            let mut plain = vec![0; 1_500];
+            let payload = vec![3; 1_100];
+            let mut round_trip = |seq: u16| {
+                let [s0, s1] = seq.to_be_bytes();
+                let header = [0x80, 96, s0, s1, 0, 0, 0, 0, 0, 0, 0, 7];
+                let sealed = outbound.seal_rtp(&mut stream, &header, &payload, &mut wire);
+                let sealed = &mut wire[..sealed.unwrap()];
+                if seq.is_multiple_of(2) {
+                    inbound.open_rtp(sealed).unwrap();
+                } else {
+                    inbound.open_rtp_to(sealed, &mut plain).unwrap();
+                }
+                // Refusals are free as well, so that a flood of replays costs no memory.
+                inbound.open_rtp(sealed).unwrap_err();
+                let sealed = outbound.seal_rtcp(&[0x80; 64], &mut wire).unwrap();
+                inbound.open_rtcp(&mut wire[..sealed]).unwrap();
+            };
+            // The first packets make the SSRC's state and the library's lazy tables.
+            round_trip(0);
+            round_trip(1);
+            let made = allocations(|| (2..200).for_each(round_trip));
+            // Seal and open of one RTP and one RTCP packet: four MACs of two digests each, and
+            // OpenSSL 3.0 allocates a state for each digest.
+            let allowed = match (profile, backend) {
+                (Profile::Aes128CmSha1_80, Backend::OpenSsl) => 4 * 2 * 198,
+                _ => 0,
+            };
+            assert!(
+                made <= allowed,
+                "{profile} with {backend}: {made} in 198 round trips"
+            );
+        }
+    }
+}
