@@ -61,17 +61,14 @@ fn allocations(f: impl FnOnce()) -> u64 {
     ALLOCATIONS.get() - before
 }
 
-fn contexts(profile: Profile, backend: Backend) -> (Outbound, Inbound) {
+fn contexts(profile: Profile, backend: Backend) -> Result<(Outbound, Inbound), KeyError> {
+    let (key, salt) = ([1; 32], [2; 14]);
     let key = MasterKey::new(
         profile,
-        &vec![1; profile.key_len()],
-        &vec![2; profile.salt_len()],
-    );
-    let key = key.unwrap();
-    (
-        Outbound::new(backend, &key).unwrap(),
-        Inbound::new(backend, &key).unwrap(),
-    )
+        &key[..profile.key_len()],
+        &salt[..profile.salt_len()],
+    )?;
+    Ok((Outbound::new(backend, &key)?, Inbound::new(backend, &key)?))
 }
 
 #[test]
