@@ -1,5 +1,6 @@
 //! What can go wrong, and whose fault it is: [`KeyError`] and [`SealError`] are the caller's,
-//! [`OpenError`] is the sender's or the network's.
+//! [`OpenError`] is the sender's or the network's. Each message starts with a stable word and a
+//! colon, for callers in other languages.
 
 use crate::Kid;
 use thiserror::Error;
@@ -8,17 +9,17 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum KeyError {
     /// The number is not in RFC 9605's registry.
-    #[error("cipher suite {0} is not registered")]
+    #[error("suite: {0} is not registered")]
     UnknownSuite(u16),
     /// A base key shorter than [`crate::MIN_BASE_KEY_LEN`] or longer than
     /// [`crate::MAX_BASE_KEY_LEN`].
-    #[error("base key of {0} bytes")]
+    #[error("base-key: {0} bytes long")]
     BaseKeyLength(usize),
     /// The store already holds [`crate::MAX_KEYS`] keys or [`crate::MAX_BASE_KEYS`] base keys.
-    #[error("key store full")]
+    #[error("full: no room for another key")]
     StoreFull,
     /// The KID has a key already; replacing it would reset its replay window.
-    #[error("key id {0} is taken")]
+    #[error("duplicate: key id {0} has a key")]
     Duplicate(Kid),
 }
 
@@ -26,10 +27,10 @@ pub enum KeyError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SealError {
     /// The key has sealed as many frames as it may: switch to a new one.
-    #[error("frame limit of {0} reached")]
+    #[error("exhausted: frame limit of {0} reached")]
     Exhausted(u64),
     /// The output slice does not have exactly the sealed length.
-    #[error("output of {have} bytes where {need} are needed")]
+    #[error("output-length: {have} bytes where {need} are needed")]
     OutputLength {
         /// Bytes the sealed frame takes.
         need: usize,
@@ -37,7 +38,7 @@ pub enum SealError {
         have: usize,
     },
     /// The frame is not one of its codec, so that nobody could find the clear prefix again.
-    #[error("frame of {len} bytes is no {codec} frame")]
+    #[error("not-this-codec: frame of {len} bytes is no {codec} frame")]
     NotThisCodec {
         /// The codec that was named.
         codec: crate::layout::Codec,
@@ -45,7 +46,7 @@ pub enum SealError {
         len: usize,
     },
     /// The cipher refused: the frame exceeds what AES-GCM seals in one go (64 GiB).
-    #[error("frame too long for the cipher")]
+    #[error("too-long: more than the cipher seals at once")]
     TooLong,
 }
 

@@ -1,1 +1,11 @@
-//! (being written)
+//! What the browser needs of Sealcast's cryptography, as one WebAssembly module.
+//!
+//! * [`frames`]: sealing and opening of media frames, for the worker behind
+//!   `RTCRtpScriptTransform`.
+//!
+//! Errors cross to JavaScript as `Error` objects whose message starts with a stable word and a
+//! colon. Build it with `cargo run -p xtask -- wasm --out client/wasm`.
+
+#![forbid(unsafe_code)]
+
+pub mod frames;
