@@ -74,6 +74,9 @@ series! {
         DropTcpBackpressure = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "tcp_backpressure"];
         DropTcpFraming = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "tcp_framing"];
         DropDataMessage = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "data_message"];
+        DropEgressFull = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "egress_full"];
+        DropUnsealable = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "unsealable"];
+        DropSendBuffer = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "send_buffer"];
         RtcpInSr = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "sr"];
         RtcpInRr = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "rr"];
         RtcpInNack = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "nack"];
@@ -92,6 +95,10 @@ series! {
         SessionPanics = "sealcast_session_panics_total" "Bugs contained to one session.";
         PathChanges = "sealcast_path_changes_total" "Sessions that moved to another address.";
         TracksBlocked = "sealcast_tracks_blocked_total" "Tracks blocked because their media was not sealed.";
+        GsoRefused = "sealcast_gso_refused_total" "Send batches that the kernel would not segment, sent one by one.";
+        TcpAccepted = "sealcast_ice_tcp_accepted_total" "ICE-TCP connections accepted.";
+        TcpRefused = "sealcast_ice_tcp_refused_total" "ICE-TCP connections refused at the limit.";
+        TcpExpired = "sealcast_ice_tcp_expired_total" "ICE-TCP connections closed because no session used them.";
         EventsDropped = "sealcast_events_dropped_total" "Events to the control plane lost to a full queue.";
     }
 }
