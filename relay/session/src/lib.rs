@@ -2,8 +2,9 @@
 //! room.
 //!
 //! str0m runs ICE, DTLS and SCTP with no media declared. The SRTP keys are taken out of its DTLS
-//! ([`tap`]) and media is protected by `sealcast-srtp`, so that a forwarded packet never meets
-//! str0m. The session decides which addresses it trusts and where egress goes ([`path`]).
+//! and media is protected by `sealcast-srtp`, so that a forwarded packet never meets str0m. The
+//! session decides which addresses it trusts and where egress goes; str0m sees one pair of
+//! placeholder addresses, learns no client's, and moves nothing.
 //!
 //! Contract: after every call that takes `now`, drain [`Session::poll_output`] until it returns
 //! `None`, then arm one timer for [`Session::poll_timeout`].
@@ -11,6 +12,8 @@
 #![forbid(unsafe_code)]
 
 mod context;
+pub mod limits;
+mod media_keys;
 mod path;
 mod refusal;
 mod session;

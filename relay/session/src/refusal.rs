@@ -32,6 +32,9 @@ pub enum Refusal {
     /// Not SRTP or SRTCP.
     #[error("malformed SRTP")]
     SrtpMalformed,
+    /// Authenticated, but of one SSRC more than a session may use.
+    #[error("too many SSRCs")]
+    SrtpTooManySsrcs,
     /// The session is closed.
     #[error("the session is closed")]
     Closed,
@@ -51,6 +54,7 @@ impl Refusal {
             Refusal::SrtpAuth => Counter::DropSrtpAuth,
             Refusal::SrtpReplay => Counter::DropSrtpReplay,
             Refusal::SrtpMalformed => Counter::DropSrtpMalformed,
+            Refusal::SrtpTooManySsrcs => Counter::DropUnknownSsrc,
             Refusal::Closed => Counter::DropUnknownSource,
         }
     }
@@ -71,9 +75,21 @@ pub enum SealError {
     /// A data-channel message over the limit: a bug of the caller.
     #[error("the message is too long")]
     MessageTooLong,
-    /// The SRTP key's packet limit is used up (RFC 3711 §9.2).
+    /// Not a whole RTP or RTCP packet: a bug of the caller.
+    #[error("malformed packet")]
+    Malformed,
+    /// This packet index was sealed before, or may have been: a bug of the caller.
+    #[error("the packet index was used before")]
+    IndexReused,
+    /// More SSRCs than a session may send on.
+    #[error("too many SSRCs")]
+    TooManySsrcs,
+    /// The SRTP key's packet limit is used up (RFC 3711 §9.2): close the session.
     #[error("the key is used up")]
     KeyExhausted,
+    /// The cryptographic library failed.
+    #[error("the cryptographic library failed")]
+    Backend,
 }
 
 /// Why a session could not be built. The control plane is at fault.

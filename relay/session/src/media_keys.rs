@@ -1,0 +1,120 @@
+//! The SRTP contexts of a connected session, both directions.
+
+use crate::refusal::{Refusal, SealError};
+use crate::tap::TappedKeys;
+use sealcast_srtp::{
+    Backend, Inbound, KeyError, MasterKey, OpenError, Outbound, OutboundStream, Profile,
+    SealError as SrtpSealError,
+};
+
+/// Exists from `Connected` on.
+pub(crate) struct MediaKeys {
+    profile: Profile,
+    inbound: Inbound,
+    outbound: Outbound,
+    /// One per SSRC we have sent on, sorted by it.
+    streams: Vec<OutboundStream>,
+    /// The stream of the last packet: packets of one stream come in runs.
+    last: usize,
+}
+
+impl MediaKeys {
+    /// Contexts for the DTLS server, which the relay always is.
+    pub(crate) fn new(backend: Backend, keys: &TappedKeys) -> Result<MediaKeys, KeyError> {
+        let (client, server) = MasterKey::pair_from_dtls(keys.profile, &keys.material)?;
+        Ok(MediaKeys {
+            profile: keys.profile,
+            inbound: Inbound::new(backend, &client)?,
+            outbound: Outbound::new(backend, &server)?,
+            streams: Vec::new(),
+            last: 0,
+        })
+    }
+
+    pub(crate) fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    pub(crate) fn open_rtp(&mut self, packet: &mut [u8]) -> Result<usize, Refusal> {
+        self.inbound
+            .open_rtp(packet)
+            .map(|opened| opened.len)
+            .map_err(refusal)
+    }
+
+    pub(crate) fn open_rtcp(&mut self, packet: &mut [u8]) -> Result<usize, Refusal> {
+        self.inbound.open_rtcp(packet).map_err(refusal)
+    }
+
+    pub(crate) fn seal_rtp(
+        &mut self,
+        header: &[u8],
+        payload: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, SealError> {
+        // RFC 3550 §5.1: the SSRC stands at byte 8.
+        let ssrc = header
+            .get(8..12)
+            .and_then(|s| s.try_into().ok())
+            .map(u32::from_be_bytes);
+        let stream = self.stream(ssrc.ok_or(SealError::Malformed)?)?;
+        let stream = self.streams.get_mut(stream).ok_or(SealError::Malformed)?;
+        self.outbound
+            .seal_rtp(stream, header, payload, out)
+            .map_err(seal_error)
+    }
+
+    pub(crate) fn seal_rtcp(&mut self, rtcp: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
+        self.outbound.seal_rtcp(rtcp, out).map_err(seal_error)
+    }
+
+    /// The place of an SSRC's stream, which is made with its first packet.
+    fn stream(&mut self, ssrc: u32) -> Result<usize, SealError> {
+        if self
+            .streams
+            .get(self.last)
+            .is_some_and(|s| s.ssrc() == ssrc)
+        {
+            return Ok(self.last);
+        }
+        self.last = match self
+            .streams
+            .binary_search_by_key(&ssrc, OutboundStream::ssrc)
+        {
+            Ok(found) => found,
+            Err(place) => {
+                let stream = self.outbound.stream(ssrc).map_err(seal_error)?;
+                self.streams.insert(place, stream);
+                place
+            }
+        };
+        Ok(self.last)
+    }
+}
+
+fn refusal(error: OpenError) -> Refusal {
+    match error {
+        OpenError::AuthFailed | OpenError::Unencrypted | OpenError::Backend => Refusal::SrtpAuth,
+        OpenError::Replayed | OpenError::TooOld => Refusal::SrtpReplay,
+        OpenError::TooManySsrcs => Refusal::SrtpTooManySsrcs,
+        OpenError::TooShort
+        | OpenError::TooLong
+        | OpenError::Malformed
+        | OpenError::OutputTooSmall => Refusal::SrtpMalformed,
+    }
+}
+
+fn seal_error(error: SrtpSealError) -> SealError {
+    match error {
+        SrtpSealError::OutputTooSmall => SealError::OutputTooShort,
+        SrtpSealError::KeyExhausted => SealError::KeyExhausted,
+        SrtpSealError::TooManySsrcs => SealError::TooManySsrcs,
+        SrtpSealError::IndexReused | SrtpSealError::TooOld => SealError::IndexReused,
+        SrtpSealError::Backend => SealError::Backend,
+        SrtpSealError::TooLong
+        | SrtpSealError::Malformed
+        | SrtpSealError::WrongSsrc
+        | SrtpSealError::SsrcInUse
+        | SrtpSealError::NeverSealed => SealError::Malformed,
+    }
+}
