@@ -21,7 +21,7 @@ pub mod nal {
 const FU_HEADER_LEN: usize = 2;
 
 /// How a payload carries NAL units.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum H264Payload<'a> {
     /// One whole NAL unit (section 5.6).
     Single {
@@ -109,7 +109,7 @@ fn nal_type(unit: &[u8]) -> Option<u8> {
 }
 
 /// Iterator over the NAL units of a STAP-A.
-#[derive(Debug, Clone, PartialEq, Eq, Copy)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NalUnits<'a> {
     rest: &'a [u8],
 }

@@ -61,9 +61,8 @@ fn naive_twcc(packet: &[u8]) -> Option<Vec<(u16, Option<i32>)>> {
         }
     }
     symbols.truncate(count);
-    let mut seq = naive16(packet, 12);
     let mut found = Vec::new();
-    for symbol in symbols {
+    for (seq, symbol) in (naive16(packet, 12)..).zip(symbols) {
         let delta = match symbol {
             0 => None,
             1 => {
@@ -78,7 +77,6 @@ fn naive_twcc(packet: &[u8]) -> Option<Vec<(u16, Option<i32>)>> {
             _ => return None,
         };
         found.push((seq as u16, delta));
-        seq += 1;
     }
     if count == 0 { None } else { Some(found) }
 }
