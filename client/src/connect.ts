@@ -1,0 +1,90 @@
+/** Joining a room. */
+import { Connection } from "./connection.js";
+import { Sealing, assertSupported } from "./e2ee/sealing.js";
+import type { MediaLayout } from "./media.js";
+import type { Kind } from "./protocol.js";
+import { Room } from "./room.js";
+import { VERSION } from "./version.js";
+
+export interface ConnectOptions {
+  /**
+   * A join token, or a function that gets one. The function is asked again when the room has to be
+   * joined afresh after a long outage, by when the first token may have expired.
+   */
+  token: string | (() => Promise<string>);
+  /** Where given, it must be the token's room. */
+  room?: string;
+  /** 32 bytes. Without it nothing can be published, and nothing that others seal opens. */
+  linkKey?: Uint8Array<ArrayBuffer>;
+  /** How many tracks of each kind can be received at a time. Default 9 and 9. */
+  slots?: Readonly<Record<Kind, number>>;
+  /** The video codec to prefer. Default `video/VP8`. */
+  videoCodec?: string;
+  /** Show every track as it comes, as far as there are slots. Default true. */
+  autoSubscribe?: boolean;
+  /** Play tracks that are not sealed, where the room allows them. Default false. */
+  acceptUnsealed?: boolean;
+  /** Makes the worker; default: `worker.js` beside this module. */
+  worker?: () => Worker;
+  /** The crypto module; default: `sealcast.wasm` beside this module. */
+  wasm?: string | URL;
+}
+
+const DEFAULT_SLOTS: Readonly<Record<Kind, number>> = { audio: 9, video: 9 };
+
+/**
+ * Joins a room.
+ *
+ * @param url the relay, as `https://relay.example` or `wss://relay.example/v1/signal`
+ * @returns the room once it is joined and media has been negotiated; media connects after that
+ * @throws UnsupportedBrowserError, WorkerError, RelayError, ConnectionLostError, TimeoutError,
+ *   ProtocolError
+ */
+export async function connect(url: string | URL, options: ConnectOptions): Promise<Room> {
+  assertSupported();
+  const layout = makeLayout(options);
+  const makeWorker =
+    options.worker ?? (() => new Worker(new URL("./worker.js", import.meta.url), { type: "module" }));
+  const wasm = options.wasm ?? new URL("./sealcast.wasm", import.meta.url);
+  const sealing = await Sealing.start(makeWorker, String(wasm), options.linkKey);
+  const connection = new Connection({
+    url: signalUrl(url),
+    token: options.token,
+    room: options.room,
+    client: `sealcast-js/${VERSION}`,
+    layout,
+    sealing,
+  });
+  const room = new Room(connection, sealing, layout, {
+    autoSubscribe: options.autoSubscribe ?? true,
+    acceptUnsealed: options.acceptUnsealed ?? false,
+  });
+  try {
+    await connection.start();
+  } catch (error) {
+    sealing.close();
+    throw error;
+  }
+  return room;
+}
+
+/** Lines for a microphone, a camera and a screen stand in the first offer, so that starting any of
+ * them later needs no renegotiation. */
+function makeLayout(options: ConnectOptions): MediaLayout {
+  const kinds: Kind[] = ["audio", "video", "video"];
+  return {
+    lines: kinds.map((kind, index) => ({ line: `line-${index}`, kind, track: null })),
+    reserved: kinds.length,
+    slots: options.slots ?? DEFAULT_SLOTS,
+    videoCodec: options.videoCodec ?? "video/VP8",
+  };
+}
+
+/** `https://relay.example` → `wss://relay.example/v1/signal`. */
+export function signalUrl(url: string | URL): string {
+  const signal = new URL(url);
+  signal.protocol = signal.protocol.replace(/^http/, "ws");
+  if (signal.pathname === "/") signal.pathname = "/v1/signal";
+  signal.hash = "";
+  return signal.href;
+}

@@ -1,0 +1,12 @@
+/** `@sealcast/client`: join a Sealcast room from a browser. Start at {@link connect}. */
+export { type ConnectOptions, connect } from "./connect.js";
+export type { RemoteParticipant, RemoteTrack } from "./directory.js";
+export type { OpenCounters, OpenState, SealCounters, SealState } from "./e2ee/messages.js";
+export { assertSupported } from "./e2ee/sealing.js";
+export * from "./errors.js";
+export { LINK_KEY_BYTES, type Link, formatLink, generateLinkKey, parseLink } from "./link.js";
+export type { Grants, Kind, Source } from "./protocol.js";
+export type { Publication } from "./publications.js";
+export type { Room, RoomEvents, RoomState } from "./room.js";
+export type { ReceiveStats, RoomStats, SendStats, TransportStats } from "./stats.js";
+export { VERSION } from "./version.js";

@@ -1,0 +1,360 @@
+/** A room that has been joined: the public face of everything below it. */
+import type { Connection } from "./connection.js";
+import { Directory, type DirectoryChange, type RemoteParticipant, type RemoteTrack } from "./directory.js";
+import type { OpenCounters } from "./e2ee/messages.js";
+import type { Sealing } from "./e2ee/sealing.js";
+import { Emitter } from "./emitter.js";
+import { ClosedError, NoKeyError, ProtocolError, SealcastError } from "./errors.js";
+import type { MediaLayout } from "./media.js";
+import type { EventOf, Grants, Joined, RelayEvent, Source } from "./protocol.js";
+import { type OwnPublication, type Publication, Publications } from "./publications.js";
+import { type RoomStats, StatsSampler } from "./stats.js";
+import { Subscriptions } from "./subscriptions.js";
+
+/**
+ * `connecting`: joined, media is on its way up for the first time. `reconnecting`: the socket or
+ * media dropped and is being brought back; what is on screen may stand still.
+ */
+export type RoomState = "connecting" | "connected" | "reconnecting" | "closed";
+
+export interface RoomEvents {
+  state: RoomState;
+  "participant-joined": RemoteParticipant;
+  "participant-left": { participant: RemoteParticipant; reason: string };
+  "track-published": RemoteTrack;
+  "track-unpublished": { track: RemoteTrack; reason: string };
+  /** It was muted, unmuted or blocked. */
+  "track-updated": RemoteTrack;
+  /** A slot shows the track from here on: `media` is to be played. */
+  "track-shown": { track: RemoteTrack; media: MediaStreamTrack };
+  "track-hidden": { track: RemoteTrack };
+  /** The relay refuses to show a track to this participant. */
+  "subscription-refused": { track: RemoteTrack; error: SealcastError };
+  /** An own publication changed: a moderator muted it, or the relay blocked it. */
+  "publication-updated": { publication: Publication; blocked?: string };
+  /** Once a second: how sealing and opening goes; read it from `sealOf` and `Publication.seal`. */
+  seals: undefined;
+  "media-connected": { transport: string; dtls: string; srtpProfile: string };
+  /** The relay stops in so many seconds; the client reconnects by itself. */
+  "going-away": { seconds: number };
+  /** An action that the client took by itself (after reconnecting, for example) failed. */
+  warning: SealcastError;
+  /** The room is over. Without an error, because it was left. */
+  closed: SealcastError | undefined;
+}
+
+const NO_GRANTS: Grants = { publish: [], subscribe: false, unsealed: false, moderate: false };
+
+export interface RoomPolicy {
+  /** Show every track as it comes, as far as there are slots. */
+  autoSubscribe: boolean;
+  /** Play tracks that their publishers do not seal, where the room allows them. */
+  acceptUnsealed: boolean;
+}
+
+export class Room extends Emitter<RoomEvents> {
+  readonly #connection: Connection;
+  readonly #sealing: Sealing;
+  readonly #policy: RoomPolicy;
+  readonly #directory = new Directory();
+  readonly #publications: Publications;
+  readonly #subscriptions: Subscriptions;
+  readonly #sampler = new StatsSampler();
+  #opened: Record<string, OpenCounters> = {};
+  #joined: Joined | undefined;
+  /** Changes not reported yet, until whoever called `connect` had the chance to listen. */
+  #unreported: DirectoryChange[] | undefined = [];
+  #state: RoomState = "connecting";
+  #mediaWasUp = false;
+  #mediaFacts: EventOf<"media_connected"> | undefined;
+
+  /** Use {@link connect}. */
+  constructor(connection: Connection, sealing: Sealing, layout: MediaLayout, policy: RoomPolicy) {
+    super();
+    this.#connection = connection;
+    this.#sealing = sealing;
+    this.#policy = policy;
+    this.#publications = new Publications(connection, sealing, layout);
+    this.#subscriptions = new Subscriptions(connection, sealing, layout.slots, (track) => this.#mustOpen(track));
+    this.#listen();
+  }
+
+  /** This participant's pseudonym; changes if the room had to be joined afresh. */
+  get participant(): string {
+    return this.#joined?.participant ?? "";
+  }
+
+  get name(): string {
+    return this.#joined?.room ?? "";
+  }
+
+  get grants(): Grants {
+    return this.#joined?.grants ?? NO_GRANTS;
+  }
+
+  get state(): RoomState {
+    return this.#state;
+  }
+
+  /** Whether the room was joined with a key. Without one, nothing opens and nothing can be sent. */
+  get hasKey(): boolean {
+    return this.#sealing.hasKey;
+  }
+
+  /** The others, by pseudonym. */
+  get participants(): ReadonlyMap<string, RemoteParticipant> {
+    return this.#directory.participants;
+  }
+
+  get publications(): readonly Publication[] {
+    return this.#publications.all();
+  }
+
+  /** Publishes a track, sealed. @throws NoKeyError, RelayError (`forbidden`, `limit`, …) */
+  async publish(media: MediaStreamTrack, options: { source: Source }): Promise<Publication> {
+    this.#assertOpen();
+    if (!this.hasKey) throw new NoKeyError("the room was joined without a key, nothing can be sealed");
+    return this.#publications.publish(media, options.source);
+  }
+
+  unpublish(publication: Publication): Promise<void> {
+    return this.#publications.unpublish(this.#own(publication));
+  }
+
+  /** Sends another track, or nothing, under the same publication: no renegotiation. */
+  replaceTrack(publication: Publication, media: MediaStreamTrack | null): Promise<void> {
+    return this.#publications.replace(this.#own(publication), media);
+  }
+
+  /** Mutes an own publication, or (`moderate`) somebody else's track. */
+  async mute(target: Publication | RemoteTrack, muted: boolean): Promise<void> {
+    this.#assertOpen();
+    if ("participant" in target) {
+      await this.#connection.request("mute", { track: target.track, muted });
+    } else await this.#publications.mute(this.#own(target), muted);
+  }
+
+  /** Removes a participant (`moderate`). */
+  async remove(participant: string): Promise<void> {
+    await this.#connection.request("remove", { participant });
+  }
+
+  /** Asks for a slot for the track; `track-shown` follows when one shows it. */
+  subscribe(track: RemoteTrack): void {
+    this.#assertOpen();
+    this.#subscriptions.want(track);
+  }
+
+  unsubscribe(track: RemoteTrack): void {
+    this.#subscriptions.drop(track.track);
+  }
+
+  /** Wanted tracks for which all slots are taken, longest waiting first. */
+  waiting(): RemoteTrack[] {
+    return this.#subscriptions.waiting().flatMap((id) => this.#directory.track(id) ?? []);
+  }
+
+  /** What became of a remote track's frames; `undefined` before the first. */
+  sealOf(track: string): OpenCounters | undefined {
+    return this.#opened[track];
+  }
+
+  async stats(): Promise<RoomStats> {
+    const media = this.#connection.media;
+    const report = media ? await media.getStats() : new Map<string, unknown>();
+    const { transport, inbound, outbound } = this.#sampler.digest(report.values());
+    transport.srtpProfile ??= this.#mediaFacts?.srtp_profile ?? null;
+    transport.dtls ??= this.#mediaFacts?.dtls ?? null;
+    const receiving = [...this.#directory.participants.values()]
+      .flatMap(({ tracks }) => [...tracks.values()])
+      .flatMap(({ track, participant, source }) => {
+        const slot = this.#subscriptions.slotShowing(track);
+        const mid = slot && media?.midOfSlot(slot);
+        const stats = mid === undefined ? undefined : inbound.get(mid);
+        if (mid === undefined || !stats) return [];
+        return [{ ...stats, track, participant, source, mid, seal: this.sealOf(track) ?? null }];
+      });
+    const sending = this.#publications.all().flatMap(({ line, track, source, seal }) => {
+      const mid = media?.midOfLine(line.line);
+      const stats = mid === undefined ? undefined : outbound.get(mid);
+      return mid === undefined || !stats ? [] : [{ ...stats, track, source, mid, seal }];
+    });
+    return { at: Date.now(), transport, receiving, sending };
+  }
+
+  /** Leaves for good. The key goes with the worker. */
+  async leave(): Promise<void> {
+    await this.#connection.close();
+  }
+
+  /** Drops the signalling socket as a failing network would; for tests of recovery. */
+  dropSignalling(): void {
+    this.#connection.dropSocket();
+  }
+
+  #listen(): void {
+    const connection = this.#connection;
+    connection.on("joined", (joined) => this.#onJoined(joined));
+    connection.on("negotiated", () => this.#onNegotiated());
+    connection.on("resumed", (resumed) => {
+      const changes = this.#directory.reset(this.participant, resumed.participants, resumed.seq);
+      this.#report(changes);
+      this.#subscriptions.reset(resumed.slots);
+      this.#inBackground(this.#publications.resync(resumed.tracks));
+    });
+    connection.on("event", (event) => this.#onEvent(event));
+    connection.on("slot", (notice) => this.#subscriptions.onNotice(notice));
+    connection.on("media-replaced", () => this.#subscriptions.onMediaReplaced());
+    connection.on("phase", () => this.#updateState());
+    connection.on("media-up", () => {
+      this.#mediaWasUp = true;
+      this.#updateState();
+    });
+    connection.on("closed", (error) => this.#onClosed(error));
+    this.#sealing.on("counters", ({ opened, sealed }) => {
+      this.#opened = opened;
+      for (const [line, counters] of Object.entries(sealed)) {
+        const publication = this.#publications.byLine(line);
+        if (publication) publication.seal = counters;
+      }
+      this.emit("seals", undefined);
+    });
+    this.#sealing.on("failed", (error) => {
+      void connection.close();
+      this.#onClosed(error);
+    });
+    this.#subscriptions.on("shown", ({ track: id, slot }) => {
+      const track = this.#directory.track(id);
+      const media = connection.media?.slotMedia(slot);
+      if (track && media) this.emit("track-shown", { track, media });
+    });
+    this.#subscriptions.on("hidden", ({ track: id }) => {
+      const track = this.#directory.track(id);
+      if (track) this.emit("track-hidden", { track });
+    });
+    this.#subscriptions.on("refused", ({ track: id, error }) => {
+      const track = this.#directory.track(id);
+      if (track) this.emit("subscription-refused", { track, error });
+    });
+  }
+
+  #onJoined(joined: Joined): void {
+    this.#joined = joined;
+    this.#subscriptions.onMediaReplaced();
+    this.#report(this.#directory.reset(joined.participant, joined.participants, joined.seq));
+  }
+
+  #onNegotiated(): void {
+    // A task of its own: by then the caller of `connect` has its room and listens to it.
+    setTimeout(() => {
+      const held = this.#unreported ?? [];
+      this.#unreported = undefined;
+      this.#report(held);
+    });
+    this.#subscriptions.reset([]);
+    this.#inBackground(this.#publications.republish());
+  }
+
+  #onEvent(event: RelayEvent): void {
+    this.#report(this.#directory.apply(this.participant, event));
+    switch (event.type) {
+      case "track_muted":
+        if (event.participant === this.participant && event.by !== this.participant) {
+          this.#onOwnTrack(event.track, (own) => this.#publications.onMutedByOther(own, event.muted));
+        }
+        break;
+      case "track_blocked":
+        this.#onOwnTrack(event.track, () => undefined, event.reason);
+        break;
+      case "media_connected":
+        this.#mediaFacts = event;
+        this.emit("media-connected", {
+          transport: event.transport,
+          dtls: event.dtls,
+          srtpProfile: event.srtp_profile,
+        });
+        break;
+      case "going_away":
+        this.emit("going-away", { seconds: event.seconds });
+        break;
+      default:
+        break;
+    }
+  }
+
+  #onOwnTrack(track: string, change: (own: OwnPublication) => void, blocked?: string): void {
+    const publication = this.#publications.byTrack(track);
+    if (!publication) return;
+    change(publication);
+    this.emit("publication-updated", { publication, ...(blocked === undefined ? {} : { blocked }) });
+  }
+
+  #report(changes: readonly DirectoryChange[]): void {
+    if (this.#unreported) {
+      this.#unreported.push(...changes);
+      return;
+    }
+    for (const change of changes) {
+      switch (change.type) {
+        case "participant-joined":
+          this.emit("participant-joined", change.participant);
+          break;
+        case "participant-left":
+          this.emit("participant-left", { participant: change.participant, reason: change.reason });
+          break;
+        case "track-published":
+          this.emit("track-published", change.track);
+          if (this.#policy.autoSubscribe && this.grants.subscribe) this.#subscriptions.want(change.track);
+          break;
+        case "track-unpublished":
+          this.#subscriptions.drop(change.track.track);
+          this.emit("track-unpublished", { track: change.track, reason: change.reason });
+          break;
+        case "track-updated":
+          this.emit("track-updated", change.track);
+          break;
+      }
+    }
+  }
+
+  /** Unsealed media is played only if the room, the publisher and this client all agree on it. */
+  #mustOpen(track: string): boolean {
+    const unsealed = this.#directory.track(track)?.sealed === false;
+    return !(unsealed && this.#policy.acceptUnsealed && this.#joined?.sealed === "optional");
+  }
+
+  #updateState(): void {
+    if (this.#state === "closed") return;
+    const steady = this.#connection.phase === "steady";
+    const state = !this.#mediaWasUp ? "connecting" : steady ? "connected" : "reconnecting";
+    if (state === this.#state) return;
+    this.#state = state;
+    this.emit("state", state);
+  }
+
+  #onClosed(error: SealcastError | undefined): void {
+    if (this.#state === "closed") return;
+    this.#state = "closed";
+    this.#sealing.close();
+    this.emit("state", "closed");
+    this.emit("closed", error);
+  }
+
+  #inBackground(work: Promise<void>): void {
+    work.catch((cause: unknown) => {
+      const known = cause instanceof SealcastError;
+      this.emit("warning", known ? cause : new ProtocolError("restoring publications failed", { cause }));
+    });
+  }
+
+  #own(publication: Publication): OwnPublication {
+    this.#assertOpen();
+    const own = this.#publications.all().find((candidate) => candidate === publication);
+    if (!own) throw new ClosedError("this publication has ended");
+    return own;
+  }
+
+  #assertOpen(): void {
+    if (this.#state === "closed") throw new ClosedError("the room has been left");
+  }
+}

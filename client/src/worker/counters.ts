@@ -1,0 +1,92 @@
+/** Counting what became of each track's frames, and the state that the counts add up to. */
+import type { OpenCounters, OpenState, SealCounters, SealState } from "../e2ee/messages.js";
+
+/**
+ * A single frame that does not open (the first one under a new key, a frame cut short by loss) is
+ * no state; this many in a row are.
+ */
+export const FAILURES_BEFORE_FAILING = 3;
+
+export type OpenFailure = "unknownKey" | "inauthentic" | "malformed";
+
+export class OpenTally {
+  readonly counters: OpenCounters;
+  #failuresInRow = 0;
+
+  constructor(now: number) {
+    this.counters = {
+      opened: 0,
+      unknownKey: 0,
+      inauthentic: 0,
+      malformed: 0,
+      duplicate: 0,
+      empty: 0,
+      clear: 0,
+      keyId: null,
+      state: "waiting",
+      since: now,
+    };
+  }
+
+  onOpened(now: number, keyId: bigint): void {
+    this.counters.opened += 1;
+    this.counters.keyId = keyId.toString(16);
+    this.#failuresInRow = 0;
+    this.#enter("open", now);
+  }
+
+  onFailed(now: number, reason: OpenFailure): void {
+    this.counters[reason] += 1;
+    this.#failuresInRow += 1;
+    if (this.#failuresInRow >= FAILURES_BEFORE_FAILING) this.#enter("failing", now);
+  }
+
+  onIgnored(reason: "duplicate" | "empty"): void {
+    this.counters[reason] += 1;
+  }
+
+  onClear(now: number): void {
+    this.counters.clear += 1;
+    this.#enter("clear", now);
+  }
+
+  #enter(state: OpenState, now: number): void {
+    if (this.counters.state === state) return;
+    this.counters.state = state;
+    this.counters.since = now;
+  }
+}
+
+export class SealTally {
+  readonly counters: SealCounters;
+
+  constructor(now: number) {
+    this.counters = { sealed: 0, withheld: 0, keyId: null, state: "waiting", since: now };
+  }
+
+  onSealed(now: number, keyId: bigint): void {
+    this.counters.sealed += 1;
+    this.counters.keyId = keyId.toString(16);
+    this.#enter("sealing", now);
+  }
+
+  onWithheld(now: number): void {
+    this.counters.withheld += 1;
+    this.#enter("withheld", now);
+  }
+
+  #enter(state: SealState, now: number): void {
+    if (this.counters.state === state) return;
+    this.counters.state = state;
+    this.counters.since = now;
+  }
+}
+
+/** The reasons of `FrameOpener.open`, which stand at the start of its error messages. */
+export function failureOf(error: unknown): OpenFailure | "duplicate" {
+  const message = error instanceof Error ? error.message : String(error);
+  if (message.startsWith("unknown-kid")) return "unknownKey";
+  if (message.startsWith("replayed")) return "duplicate";
+  if (message.startsWith("auth")) return "inauthentic";
+  return "malformed";
+}

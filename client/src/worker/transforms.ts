@@ -1,0 +1,142 @@
+/**
+ * The encoded transforms of one room: a sealer for each sending m-line, one opener for all slots,
+ * and the tallies of both.
+ *
+ * One opener serves the whole room because its replay windows belong to keys, not to slots: a frame
+ * that was opened in one slot must not open again in another.
+ */
+import { FrameOpener, FrameSealer, frameContext } from "sealcast-wasm";
+import type { OpenCounters, SealCounters, TransformOptions } from "../e2ee/messages.js";
+import { OpenTally, SealTally } from "./counters.js";
+import { openFrame, sealFrame } from "./frames.js";
+import { KidSource } from "./kid.js";
+
+/** Key frames are asked for at most this often per slot, in ms: the relay coalesces, we help. */
+const KEY_FRAME_INTERVAL_MS = 1_000;
+
+/** Tallies of tracks that no slot shows are kept up to this many, the oldest go first. */
+const MAX_TALLIES = 1_024;
+
+interface Shown {
+  track: string | null;
+  sealed: boolean;
+}
+
+const NOTHING: Shown = { track: null, sealed: true };
+
+type EncodedFrame = RTCEncodedVideoFrame | RTCEncodedAudioFrame;
+
+export class RoomTransforms {
+  readonly #suite: number;
+  readonly #opener: FrameOpener;
+  readonly #kids = new KidSource();
+  readonly #sealers = new Map<string, FrameSealer>();
+  readonly #shown = new Map<string, Shown>();
+  readonly #openTallies = new Map<string, OpenTally>();
+  readonly #sealTallies = new Map<string, SealTally>();
+  #linkKey: Uint8Array | undefined;
+
+  constructor(suite: number) {
+    this.#suite = suite;
+    this.#opener = new FrameOpener(suite);
+  }
+
+  setLinkKey(key: Uint8Array): void {
+    this.#linkKey = key;
+    this.#opener.setLinkKey(key);
+  }
+
+  /**
+   * Gives `line` a sealer under a fresh key id.
+   *
+   * @returns the contexts to announce to the relay
+   */
+  seal(line: string): number[] {
+    if (!this.#linkKey) throw new Error("there is no key to seal with");
+    const kid = this.#kids.next();
+    const sealer = new FrameSealer(this.#suite, kid, this.#linkKey);
+    this.unseal(line);
+    this.#sealers.set(line, sealer);
+    return [frameContext(kid)];
+  }
+
+  unseal(line: string): void {
+    this.#sealers.get(line)?.free();
+    this.#sealers.delete(line);
+    this.#sealTallies.delete(line);
+  }
+
+  show(slot: string, shown: Shown): void {
+    this.#shown.set(slot, shown);
+  }
+
+  /** Runs frames through, from here to the end of the transformer's stream. */
+  async run(transformer: RTCRtpScriptTransformer): Promise<void> {
+    const options = transformer.options as TransformOptions;
+    const transform =
+      options.role === "sender"
+        ? (frame: EncodedFrame) => this.#sealOne(options.line, frame)
+        : this.#opening(options.slot, transformer);
+    const stream = new TransformStream<EncodedFrame, EncodedFrame>({
+      transform(frame, controller) {
+        if (transform(frame)) controller.enqueue(frame);
+      },
+    });
+    await transformer.readable.pipeThrough(stream).pipeTo(transformer.writable);
+  }
+
+  counters(): { opened: Record<string, OpenCounters>; sealed: Record<string, SealCounters> } {
+    const read = <T>(tallies: Map<string, { counters: T }>): Record<string, T> =>
+      Object.fromEntries([...tallies].map(([name, { counters }]) => [name, counters]));
+    return { opened: read(this.#openTallies), sealed: read(this.#sealTallies) };
+  }
+
+  #sealOne(line: string, frame: EncodedFrame): boolean {
+    let tally = this.#sealTallies.get(line);
+    if (!tally) {
+      tally = new SealTally(Date.now());
+      this.#sealTallies.set(line, tally);
+    }
+    return sealFrame(frame, this.#sealers.get(line), tally, Date.now());
+  }
+
+  #opening(slot: string, transformer: RTCRtpScriptTransformer): (frame: EncodedFrame) => boolean {
+    let nextKeyFrameRequest = 0;
+    return (frame) => {
+      const { track, sealed } = this.#shown.get(slot) ?? NOTHING;
+      // Frames of a slot that shows nothing are the tail of its former track.
+      if (track === null) return false;
+      const now = Date.now();
+      const tally = this.#openTally(track, now);
+      if (!sealed) {
+        tally.onClear(now);
+        return true;
+      }
+      const outcome = openFrame(frame, this.#opener, tally, now);
+      if (outcome === "failed" && "type" in frame && now >= nextKeyFrameRequest) {
+        nextKeyFrameRequest = now + KEY_FRAME_INTERVAL_MS;
+        // Refused where the receiver has stopped meanwhile, and then nobody needs the frame.
+        transformer.sendKeyFrameRequest().catch(() => undefined);
+      }
+      return outcome === "pass";
+    };
+  }
+
+  #openTally(track: string, now: number): OpenTally {
+    let tally = this.#openTallies.get(track);
+    if (!tally) {
+      tally = new OpenTally(now);
+      this.#openTallies.set(track, tally);
+      this.#forgetOldTallies();
+    }
+    return tally;
+  }
+
+  #forgetOldTallies(): void {
+    const shown = new Set([...this.#shown.values()].map(({ track }) => track));
+    for (const track of this.#openTallies.keys()) {
+      if (this.#openTallies.size <= MAX_TALLIES) return;
+      if (!shown.has(track)) this.#openTallies.delete(track);
+    }
+  }
+}
