@@ -13,9 +13,9 @@ pub const MAX_KEYS: usize = 2048;
 /// Of these, keys that were inserted explicitly; the rest is left to derived ones.
 pub const MAX_EXPLICIT_KEYS: usize = 1024;
 
-/// Base keys that a store holds: the current epoch's and those that are kept a while longer. Ten
-/// seconds of joins at one commit each per second make 10.
-pub const MAX_BASE_KEYS: usize = 16;
+/// Base keys that a store holds: the current epoch's and those that are kept a while longer. At most
+/// five epochs a second, each kept 10 s, make 50.
+pub const MAX_BASE_KEYS: usize = 64;
 
 /// Which KIDs a base key serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
