@@ -12,6 +12,23 @@
 mod api;
 mod config;
 mod engine;
+mod frame;
+mod header;
+mod inbox;
+mod keyframe;
+pub mod limits;
+mod peer;
+mod prng;
+mod reception;
+mod rewriter;
+mod seal;
+mod slab;
+mod stream;
+mod subscription;
+mod sync;
+mod timers;
+mod track;
+mod window;
 
 pub use api::{Egress, MediaEvent, PacketMeta, PeerKey};
 pub use config::MediaConfig;

@@ -66,6 +66,7 @@ series! {
         DropUnknownSsrc = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "unknown_ssrc"];
         DropUnknownPayload = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "unknown_payload_type"];
         DropNotPublished = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "not_published"];
+        DropDuplicate = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "duplicate"];
         DropMuted = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "muted"];
         DropUnsealed = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "unsealed"];
         DropCodec = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "codec_not_negotiated"];
@@ -90,6 +91,7 @@ series! {
         RtcpOutRr = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "rr"];
         RtcpOutNack = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "nack"];
         RtcpOutPli = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "pli"];
+        RtcpOutFir = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "fir"];
         RtcpOutTwcc = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "twcc"];
         SessionsConnected = "sealcast_sessions_connected_total" "Sessions that finished ICE and DTLS.";
         SessionPanics = "sealcast_session_panics_total" "Bugs contained to one session.";

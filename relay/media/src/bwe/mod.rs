@@ -1,0 +1,34 @@
+//! Bandwidth: how much one subscriber's path carries, and who gets which part of it.
+//!
+//! Upstream, [`TwccReceiver`] notes when a publisher's packets arrive and writes the feedback that
+//! the publisher's own estimator lives on. Downstream, [`SendLog`] pairs feedback with what was
+//! sent, and [`Estimator`] turns the pairs into a bitrate. The [`Allocator`] divides that bitrate.
+//!
+//! The estimator follows draft-ietf-rmcat-gcc-02 and what the field has learned since: a
+//! trendline on one-way delay instead of a Kalman filter, an estimate of acknowledged throughput
+//! to fall back on, and probe clusters to find more.
+//!
+//! Everything is sans-IO and deterministic: time comes in as an argument, nothing is drawn at
+//! random, and floating point is used only with operations that IEEE 754 rounds exactly.
+
+mod acked;
+mod aimd;
+mod allocator;
+mod delay;
+mod estimator;
+mod loss;
+mod probe;
+mod send_log;
+mod twcc_receiver;
+
+pub use allocator::{
+    Allocation, Allocator, Decision, LayerRate, Priority, RequestId, Subscription, MAX_LAYERS,
+};
+pub use delay::Usage;
+pub use estimator::{Estimator, EstimatorConfig};
+pub use probe::{ProbeCluster, ProbeId};
+pub use send_log::{PacketResult, SendLog, SentPacket};
+pub use twcc_receiver::TwccReceiver;
+
+#[cfg(test)]
+mod simulation;

@@ -1,0 +1,294 @@
+//! Outgoing RTP: each stream's packets to each of its subscriptions.
+
+use super::Engine;
+use crate::api::{Egress, PacketMeta, PeerKey};
+use crate::frame::PictureNumbers;
+use crate::header::PacketFields;
+use crate::inbox::{Entry, Inbox, Incoming, Row};
+use crate::limits::HEADER_MAX;
+use crate::peer::Peer;
+use crate::rewriter::{Attachment, StreamLife};
+use crate::slab::Slab;
+use crate::stream::RtpStream;
+use crate::subscription::Subscription;
+use sealcast_model::{
+    Counter, MediaKind, NtpClock, PacketBuf, PacketPool, ShardStats, Source, Time,
+};
+use sealcast_rtp::ext::AbsSendTime;
+
+/// What all packets of one stream in one flush have in common.
+struct Run<'a> {
+    inbox: &'a Inbox,
+    row: Row,
+    stats: &'a ShardStats,
+    source: Source,
+    send_time: [u8; 3],
+    /// Added to the clock offset of absolute capture times.
+    capture_offset: u64,
+}
+
+/// What one subscription was sent in a run.
+#[derive(Default)]
+struct Sent {
+    packets: u64,
+    bytes: u64,
+}
+
+impl Engine {
+    pub(super) fn forward_all<E: Egress>(
+        &mut self,
+        now: Time,
+        pool: &mut PacketPool,
+        egress: &mut E,
+    ) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for stream in dirty.drain(..) {
+            self.forward_stream(now, pool, egress, stream);
+        }
+        self.dirty = dirty;
+        self.inbox.clear(pool);
+    }
+
+    /// Sends what one stream has in the inbox, subscription by subscription.
+    fn forward_stream<E: Egress>(
+        &mut self,
+        now: Time,
+        pool: &mut PacketPool,
+        egress: &mut E,
+        index: u32,
+    ) {
+        let Some(stream) = self.streams.get_mut(index) else {
+            return;
+        };
+        let row = std::mem::replace(&mut stream.row, Row::EMPTY);
+        let life = stream.life(index);
+        let (key, Some(track)) = (stream.peer, stream.track) else {
+            return;
+        };
+        let Some(track) = self
+            .tracks
+            .get(track)
+            .filter(|track| !track.muted && !track.blocked)
+        else {
+            return;
+        };
+        let publisher = self.peers.get(key as usize).and_then(Option::as_deref);
+        let run = Run {
+            inbox: &self.inbox,
+            row,
+            stats: &self.stats,
+            source: track.source,
+            send_time: AbsSendTime::from_micros(now.as_micros()).to_bytes(),
+            capture_offset: publisher
+                .and_then(|p| p.clock.to_relay(0))
+                .unwrap_or(0)
+                .wrapping_neg(),
+        };
+        let mut keyframe_wanted = false;
+        for subscription in &track.subscriptions {
+            let Some(sub) = self
+                .subscriptions
+                .get_mut(*subscription)
+                .filter(|sub| sub.live)
+            else {
+                continue;
+            };
+            let skip = if sub.rewriter.source() == Some(life) {
+                0
+            } else if sub.target == Some(index) {
+                match join(sub, &run, &self.streams, publisher, &self.clock, life) {
+                    Some(skip) => skip,
+                    None => {
+                        keyframe_wanted |= sub.kind == MediaKind::Video;
+                        continue;
+                    }
+                }
+            } else {
+                continue;
+            };
+            let Some(transport_sequence) = self.transport_sequence.get_mut(sub.peer as usize)
+            else {
+                continue;
+            };
+            let sent = run.send(sub, transport_sequence, skip, pool, egress);
+            self.stats
+                .media(track.source)
+                .forwarded(sent.packets, sent.bytes);
+        }
+        if keyframe_wanted {
+            self.want_keyframe(index);
+        }
+    }
+}
+
+/// Turns a subscription to a stream at the first packet where it can be joined; returns how many
+/// entries of the row come before that, or `None` if there is no such packet.
+fn join(
+    sub: &mut Subscription,
+    run: &Run<'_>,
+    streams: &Slab<RtpStream>,
+    publisher: Option<&Peer>,
+    clock: &NtpClock,
+    life: StreamLife,
+) -> Option<usize> {
+    let (skip, sequence, packet) = run
+        .inbox
+        .iter(run.row)
+        .enumerate()
+        .find_map(|(at, entry)| Some((at, entry.sequence, joinable(sub, entry)?)))?;
+    let stream = streams.get(life.stream)?;
+    let point = publisher.and_then(|publisher| stream.clock_point(publisher.clock));
+    let captured = match point {
+        Some(point) => point.ntp_of(packet.timestamp, stream.clock_rate),
+        None => clock.at(packet.received),
+    };
+    let aligned = aligned_timestamp(sub, streams, stream, packet.timestamp);
+    sub.rewriter.attach(Attachment {
+        source: life,
+        sequence,
+        timestamp: packet.timestamp,
+        captured,
+        aligned,
+    });
+    Some(skip)
+}
+
+/// The entry's packet, if a receiver can start with it.
+fn joinable<'a>(sub: &Subscription, entry: &'a Entry) -> Option<&'a Incoming> {
+    let (_, packet) = entry.packet.as_ref()?;
+    let takes = sub.payload_types.get(packet.codec).is_some();
+    (takes && (packet.key || sub.kind == MediaKind::Audio)).then_some(packet)
+}
+
+/// The outgoing timestamp that continues the current source exactly, where both are streams of
+/// one publisher whose sender reports tie them to one clock: the encodings of a simulcast.
+fn aligned_timestamp(
+    sub: &Subscription,
+    streams: &Slab<RtpStream>,
+    new: &RtpStream,
+    timestamp: u32,
+) -> Option<u32> {
+    let current = sub.rewriter.source()?;
+    let old = streams
+        .get(current.stream)
+        .filter(|old| old.life(current.stream) == current && old.peer == new.peer)?;
+    let captured = new.sender_report?.point.ntp_of(timestamp, new.clock_rate);
+    let continued = old
+        .sender_report?
+        .point
+        .timestamp_of(captured, old.clock_rate);
+    Some(sub.rewriter.peek_timestamp(continued))
+}
+
+impl Run<'_> {
+    /// Sends the row, but for its first `skip` entries, to one subscription.
+    fn send<E: Egress>(
+        &self,
+        sub: &mut Subscription,
+        transport_sequence: &mut u16,
+        skip: usize,
+        pool: &mut PacketPool,
+        egress: &mut E,
+    ) -> Sent {
+        let mut sent = Sent::default();
+        for entry in self.inbox.iter(self.row).skip(skip) {
+            let Some((buf, packet)) = &entry.packet else {
+                sub.rewriter.skip(entry.sequence);
+                continue;
+            };
+            let Some(payload_type) = sub.payload_types.get(packet.codec) else {
+                self.stats.add(Counter::DropCodec, 1);
+                sub.rewriter.skip(entry.sequence);
+                continue;
+            };
+            // From before the join, or later than the rewriter remembers.
+            let Some(index) = sub.rewriter.map(entry.sequence) else {
+                continue;
+            };
+            let fields = PacketFields {
+                marker: packet.marker,
+                payload_type,
+                sequence_number: index as u16,
+                timestamp: sub.rewriter.timestamp(packet.timestamp),
+                send_time: self.send_time,
+                transport_cc: *transport_sequence,
+                frame_number: packet
+                    .frame_number
+                    .map(|number| sub.rewriter.frame_number.map(number)),
+                capture_offset: self.capture_offset,
+            };
+            if sub.template.numbers_transport() {
+                *transport_sequence = transport_sequence.wrapping_add(1);
+            }
+            sent.bytes += self.send_one(sub, index, &fields, buf, packet, pool, egress);
+            sent.packets += 1;
+        }
+        sent
+    }
+
+    /// Writes one header and hands the packet over; returns its length.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call site; a struct of these would be built per packet"
+    )]
+    fn send_one<E: Egress>(
+        &self,
+        sub: &mut Subscription,
+        index: u64,
+        fields: &PacketFields,
+        buf: &PacketBuf,
+        packet: &Incoming,
+        pool: &mut PacketPool,
+        egress: &mut E,
+    ) -> u64 {
+        let mut header = [0; HEADER_MAX];
+        let bytes = pool
+            .bytes(buf)
+            .get(..usize::from(packet.len))
+            .unwrap_or_default();
+        let header_len = sub
+            .template
+            .write(&mut header, fields, bytes, &packet.elements);
+        let range = usize::from(packet.payload.start)..usize::from(packet.payload.end);
+        let renumbered = packet.numbers.and_then(|old| {
+            let new = PictureNumbers {
+                picture_id: old.picture_id.map(|id| sub.rewriter.picture_id.map(id)),
+                tl0_pic_idx: old
+                    .tl0_pic_idx
+                    .map(|tl0| sub.rewriter.tl0_pic_idx.map(tl0.into()) as u8),
+            };
+            (new != old).then_some((old, new))
+        });
+        // The slot's descriptor is patched for this one packet and restored: sealing from the
+        // slot stays the only copy.
+        if let Some((_, new)) = renumbered {
+            packet.descriptor.rewrite(
+                pool.bytes_mut(buf)
+                    .get_mut(range.clone())
+                    .unwrap_or_default(),
+                new,
+            );
+        }
+        let payload = pool.bytes(buf).get(range.clone()).unwrap_or_default();
+        let meta = PacketMeta {
+            source: self.source,
+            received: packet.received,
+        };
+        egress.rtp(
+            PeerKey(sub.peer),
+            index,
+            header.get(..header_len).unwrap_or_default(),
+            payload,
+            meta,
+        );
+        sub.packets = sub.packets.wrapping_add(1);
+        sub.octets = sub.octets.wrapping_add(payload.len() as u32);
+        let len = (header_len + payload.len()) as u64;
+        if let Some((old, _)) = renumbered {
+            packet
+                .descriptor
+                .rewrite(pool.bytes_mut(buf).get_mut(range).unwrap_or_default(), old);
+        }
+        len
+    }
+}

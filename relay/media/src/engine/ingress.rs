@@ -1,0 +1,314 @@
+//! Incoming RTP: which stream a packet belongs to, and whether it may pass.
+
+use super::Engine;
+use crate::api::MediaEvent;
+use crate::frame::{FrameInfo, frame_number};
+use crate::header::{DEPENDENCY_DESCRIPTOR, Elements};
+use crate::inbox::Incoming;
+use crate::limits::INBOX_MAX;
+use crate::peer::{Binding, Peer};
+use crate::seal::Verdict;
+use crate::stream::FirstPacket;
+use crate::sync::ClockPoint;
+use sealcast_model::{Codec, Counter, MediaKind, PacketBuf, PacketPool, SealRule, Time};
+use sealcast_rtp::{ExtensionKind, RtpHeader};
+
+/// Why a packet is not forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// It belongs to no stream, or to one that nobody may get.
+    Drop(Counter),
+    /// It is left out of its stream, whose numbers must close up behind it. Padding is not
+    /// counted: it was never meant to be forwarded.
+    Skip {
+        counter: Option<Counter>,
+        stream: u32,
+        sequence: u64,
+    },
+}
+
+/// A packet's stream, codec and extended sequence number.
+struct Placed {
+    stream: u32,
+    track: u32,
+    sequence: u64,
+    codec_index: u8,
+    codec: Codec,
+}
+
+impl Engine {
+    pub(super) fn receive(
+        &mut self,
+        now: Time,
+        pool: &mut PacketPool,
+        key: u32,
+        buf: PacketBuf,
+        len: usize,
+        received: Time,
+    ) {
+        let packet = pool.bytes(&buf).get(..len).unwrap_or_default();
+        let judged = match RtpHeader::parse(packet) {
+            Ok(header) => self.judge(now, key, &header, packet, received),
+            Err(_) => Err(Refusal::Drop(Counter::DropRtpMalformed)),
+        };
+        let (stream, sequence, packet) = match judged {
+            Ok((placed, incoming)) => (placed.stream, placed.sequence, Some((buf, incoming))),
+            Err(refusal) => {
+                pool.release(buf);
+                match refusal {
+                    Refusal::Drop(counter) => return self.stats.add(counter, 1),
+                    Refusal::Skip {
+                        counter,
+                        stream,
+                        sequence,
+                    } => {
+                        counter.into_iter().for_each(|c| self.stats.add(c, 1));
+                        (stream, sequence, None)
+                    }
+                }
+            }
+        };
+        let Some(found) = self
+            .streams
+            .get_mut(stream)
+            .filter(|_| self.inbox.len() < INBOX_MAX)
+        else {
+            self.stats.add(Counter::DropPoolEmpty, 1);
+            return packet.into_iter().for_each(|(buf, _)| pool.release(buf));
+        };
+        if found.row.is_empty() {
+            self.dirty.push(stream);
+        }
+        self.inbox.push(&mut found.row, sequence, packet);
+    }
+
+    /// Finds a packet's stream and looks whether it may be forwarded.
+    fn judge(
+        &mut self,
+        now: Time,
+        key: u32,
+        header: &RtpHeader,
+        packet: &[u8],
+        received: Time,
+    ) -> Result<(Placed, Incoming), Refusal> {
+        let placed = self.place(key, header, packet, received)?;
+        let skip = |counter| Refusal::Skip {
+            counter,
+            stream: placed.stream,
+            sequence: placed.sequence,
+        };
+        let payload = header.payload(packet);
+        // Padding probes and empty Opus frames (DTX) carry no media.
+        if payload.is_empty() {
+            return Err(skip(None));
+        }
+        let elements = match self.peer(key) {
+            Some(peer) => Elements::find(&peer.extensions, header, packet),
+            None => Elements::default(),
+        };
+        let descriptor = elements.get(packet, DEPENDENCY_DESCRIPTOR);
+        let frame = FrameInfo::read(placed.codec, payload, descriptor)
+            .ok_or_else(|| skip(Some(Counter::DropRtpMalformed)))?;
+        let start = frame.start.map(|at| payload.get(at..).unwrap_or_default());
+        self.check_seal(&placed, header.timestamp, start)
+            .map_err(|refused| refused.unwrap_or_else(|| skip(Some(Counter::DropUnsealed))))?;
+        self.on_media(now, &placed, &frame);
+        let range = header.payload_range();
+        let incoming = Incoming {
+            len: packet.len() as u16,
+            payload: range.start as u16..range.end as u16,
+            timestamp: header.timestamp,
+            marker: header.marker,
+            codec: placed.codec_index,
+            key: frame.key,
+            received,
+            elements,
+            descriptor: frame.descriptor,
+            numbers: frame.descriptor.numbers(),
+            frame_number: descriptor.and_then(frame_number),
+        };
+        Ok((placed, incoming))
+    }
+
+    /// Finds stream, codec and track, and does the bookkeeping that every packet of a stream
+    /// needs, whatever becomes of it.
+    fn place(
+        &mut self,
+        key: u32,
+        header: &RtpHeader,
+        packet: &[u8],
+        received: Time,
+    ) -> Result<Placed, Refusal> {
+        let Some(peer) = self
+            .peers
+            .get_mut(key as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return Err(Refusal::Drop(Counter::DropUnknownSource));
+        };
+        let binding = match peer.binding(header.ssrc) {
+            Some(binding) => binding,
+            None => {
+                let binding = identify(peer, header, packet)
+                    .ok_or(Refusal::Drop(Counter::DropUnknownSsrc))?;
+                if !peer.bind(header.ssrc, binding) {
+                    return Err(Refusal::Drop(Counter::DropUnknownSsrc));
+                }
+                if let Some(stream) = self
+                    .streams
+                    .get_mut(binding.stream)
+                    .filter(|_| !binding.rtx)
+                {
+                    stream.restart(Some(header.ssrc));
+                }
+                binding
+            }
+        };
+        let stream = self
+            .streams
+            .get_mut(binding.stream)
+            .ok_or(Refusal::Drop(Counter::DropUnknownSsrc))?;
+        let unknown_payload = Refusal::Drop(Counter::DropUnknownPayload);
+        let media = peer
+            .sending
+            .get(usize::from(stream.media))
+            .filter(|_| !binding.rtx)
+            .ok_or(unknown_payload)?;
+        let codec_index = media.codec(header.payload_type).ok_or(unknown_payload)?;
+        let codec = media.codecs[codec_index].codec;
+
+        stream.clock_rate = codec.clock_rate();
+        let sequence = stream
+            .sequence(header.sequence_number)
+            .ok_or(Refusal::Drop(Counter::DropDuplicate))?;
+        stream
+            .reception
+            .on_packet(sequence, header.timestamp, received, stream.clock_rate);
+        stream.last_packet = Some(received);
+        if stream.first.is_none() {
+            let point = ClockPoint {
+                ntp: self.clock.at(received),
+                timestamp: header.timestamp,
+            };
+            stream.first = Some(FirstPacket { received, point });
+        }
+
+        let index = stream
+            .track
+            .ok_or(Refusal::Drop(Counter::DropNotPublished))?;
+        let track = self
+            .tracks
+            .get_mut(index)
+            .ok_or(Refusal::Drop(Counter::DropNotPublished))?;
+        self.stats
+            .media(track.source)
+            .received(1, header.packet_len() as u64);
+        if track.blocked {
+            return Err(Refusal::Drop(Counter::DropUnsealed));
+        }
+        if track.muted {
+            return Err(Refusal::Drop(Counter::DropMuted));
+        }
+        if !std::mem::replace(&mut track.started, true) {
+            self.events
+                .push_back(MediaEvent::TrackStarted { track: track.id });
+        }
+        Ok(Placed {
+            stream: binding.stream,
+            track: index,
+            sequence,
+            codec_index: codec_index as u8,
+            codec,
+        })
+    }
+
+    /// The structural check. `Err(None)` leaves the packet out, `Err(Some(_))` says otherwise.
+    fn check_seal(
+        &mut self,
+        placed: &Placed,
+        timestamp: u32,
+        start: Option<&[u8]>,
+    ) -> Result<(), Option<Refusal>> {
+        let (Some(track), Some(stream)) = (
+            self.tracks.get_mut(placed.track),
+            self.streams.get_mut(placed.stream),
+        ) else {
+            return Err(Some(Refusal::Drop(Counter::DropNotPublished)));
+        };
+        let SealRule::Contexts(contexts) = &track.seal else {
+            return Ok(());
+        };
+        match stream.seal.check(contexts, placed.codec, timestamp, start) {
+            Verdict::Pass => Ok(()),
+            Verdict::Drop => Err(None),
+            Verdict::Block => {
+                track.blocked = true;
+                self.stats.add(Counter::TracksBlocked, 1);
+                self.events
+                    .push_back(MediaEvent::TrackBlocked { track: track.id });
+                Err(None)
+            }
+        }
+    }
+
+    /// A packet that passes: what it means for key frames and for the choice of encoding.
+    fn on_media(&mut self, now: Time, placed: &Placed, frame: &FrameInfo) {
+        let (Some(track), Some(stream)) = (
+            self.tracks.get_mut(placed.track),
+            self.streams.get_mut(placed.stream),
+        ) else {
+            return;
+        };
+        if frame.pixels.is_some() {
+            stream.pixels = frame.pixels;
+        }
+        if frame.key {
+            stream.keyframes.on_keyframe();
+        } else {
+            stream.keyframes.on_packet();
+        }
+        if !track.prefer(&self.streams, placed.stream, now) {
+            return;
+        }
+        let mut wanted = false;
+        for index in &track.subscriptions {
+            if let Some(sub) = self.subscriptions.get_mut(*index) {
+                sub.target = Some(placed.stream);
+                wanted |= sub.live && sub.kind == MediaKind::Video;
+            }
+        }
+        if wanted && !frame.key {
+            self.want_keyframe(placed.stream);
+        }
+    }
+}
+
+/// Which stream an unknown SSRC belongs to: by MID and RID of the packet, or by a payload type
+/// that only one m-line uses.
+fn identify(peer: &Peer, header: &RtpHeader, packet: &[u8]) -> Option<Binding> {
+    let element = |kind| header.extension(packet, peer.extensions.id(kind)?);
+    let media = peer
+        .sending
+        .get(peer.media_of(element(ExtensionKind::Mid), header.payload_type)?)?;
+    let rtx = media.is_rtx(header.payload_type);
+    if media.rids.is_empty() {
+        return Some(Binding {
+            stream: *media.encodings.first()?,
+            rtx,
+        });
+    }
+    // RFC 8852 §3.3: retransmissions name the stream that they repair.
+    let rid = element(if rtx {
+        ExtensionKind::RepairedRid
+    } else {
+        ExtensionKind::Rid
+    })?;
+    let at = media
+        .rids
+        .iter()
+        .position(|known| known.as_bytes() == rid)?;
+    Some(Binding {
+        stream: *media.encodings.get(at)?,
+        rtx,
+    })
+}

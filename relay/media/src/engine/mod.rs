@@ -1,0 +1,271 @@
+//! The engine: every room, peer, track and subscription of one shard.
+//!
+//! Packets go one way through it: [`Engine::handle_rtp`] judges a packet and queues it with its
+//! stream; [`Engine::flush`] walks the streams that have something, and for each the
+//! subscriptions of its track. Everything on that way is found by dense index; the one search is
+//! that for the SSRC in its peer's sorted list.
+
+mod egress;
+mod feedback;
+mod ingress;
+mod membership;
+mod reports;
+mod tracks;
+
+use crate::api::{Egress, MediaEvent, PeerKey};
+use crate::config::MediaConfig;
+use crate::inbox::Inbox;
+use crate::peer::Peer;
+use crate::prng::Prng;
+use crate::slab::Slab;
+use crate::stream::RtpStream;
+use crate::subscription::Subscription;
+use crate::timers::{Timer, Timers};
+use crate::track::{Room, Track};
+use sealcast_model::{
+    AssignSlot, CommandError, Gauge, NtpClock, PacketBuf, PacketPool, ParticipantId, Publish,
+    RoomId, SessionId, SessionMedia, ShardStats, Time, TrackId,
+};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// The media plane of one shard.
+///
+/// Drive it so: hand in commands, packets and timeouts in any order, then call
+/// [`flush`](Engine::flush) once for the batch, drain [`poll_event`](Engine::poll_event), and
+/// sleep until [`poll_timeout`](Engine::poll_timeout). Every call takes the current time, which
+/// must not run backwards.
+///
+/// Buffers that were handed in stay with the engine until the next flush, or until what they
+/// belong to is removed.
+pub struct Engine {
+    config: MediaConfig,
+    clock: NtpClock,
+    prng: Prng,
+    stats: Arc<ShardStats>,
+    rooms: Slab<Room>,
+    room_ids: BTreeMap<RoomId, u32>,
+    /// By [`PeerKey`].
+    peers: Vec<Option<Box<Peer>>>,
+    /// By [`PeerKey`]: the transport-wide sequence number of the next packet.
+    transport_sequence: Vec<u16>,
+    tracks: Slab<Track>,
+    track_ids: BTreeMap<TrackId, u32>,
+    streams: Slab<RtpStream>,
+    subscriptions: Slab<Subscription>,
+    /// Subscriptions that have a track.
+    subscribed: usize,
+    inbox: Inbox,
+    /// Streams with something in the inbox.
+    dirty: Vec<u32>,
+    /// Streams whose key-frame requester may be due.
+    asking: Vec<u32>,
+    /// Peers whose reports are due.
+    reporting: Vec<u32>,
+    timers: Timers,
+    events: VecDeque<MediaEvent>,
+}
+
+impl Engine {
+    /// An engine that holds nothing. `seed` feeds initial sequence numbers, SSRCs and the jitter
+    /// of RTCP intervals; it need not be secret, but should differ between shards.
+    #[must_use]
+    pub fn new(config: MediaConfig, clock: NtpClock, seed: u64, stats: Arc<ShardStats>) -> Self {
+        Engine {
+            config,
+            clock,
+            prng: Prng::new(seed),
+            stats,
+            rooms: Slab::new(),
+            room_ids: BTreeMap::new(),
+            peers: Vec::new(),
+            transport_sequence: Vec::new(),
+            tracks: Slab::new(),
+            track_ids: BTreeMap::new(),
+            streams: Slab::new(),
+            subscriptions: Slab::new(),
+            subscribed: 0,
+            inbox: Inbox::default(),
+            dirty: Vec::new(),
+            asking: Vec::new(),
+            reporting: Vec::new(),
+            timers: Timers::default(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Puts a session into a room, which comes to be with its first session. Nothing is sent to
+    /// it before [`peer_connected`](Engine::peer_connected).
+    ///
+    /// # Errors
+    /// [`CommandError::Limit`], or [`CommandError::Invalid`] for a key in use or parameters that
+    /// contradict each other; nothing has changed then.
+    pub fn add_peer(
+        &mut self,
+        now: Time,
+        peer: PeerKey,
+        session: SessionId,
+        participant: ParticipantId,
+        room: RoomId,
+        media: &SessionMedia,
+    ) -> Result<(), CommandError> {
+        self.add(now, peer.0, session, participant, room, media)
+    }
+
+    /// Takes a renegotiation over: m-lines and slots that were there keep their state, those that
+    /// are gone end, new ones come to be.
+    ///
+    /// # Errors
+    /// [`CommandError::NoSession`], [`CommandError::Limit`] or [`CommandError::Invalid`] (a slot
+    /// changed its SSRC, or an m-line its kind); nothing has changed then.
+    pub fn update_peer(
+        &mut self,
+        now: Time,
+        peer: PeerKey,
+        media: &SessionMedia,
+    ) -> Result<(), CommandError> {
+        self.update(now, peer.0, media)
+    }
+
+    /// The session's SRTP keys are there: egress may flow, and key frames are requested for its
+    /// video slots. Unknown peers are ignored.
+    pub fn peer_connected(&mut self, now: Time, peer: PeerKey) {
+        self.connected(now, peer.0);
+    }
+
+    /// Ends a session with everything it publishes and receives, and its room with the last one.
+    /// Unknown peers are ignored.
+    pub fn remove_peer(&mut self, now: Time, pool: &mut PacketPool, peer: PeerKey) {
+        self.remove(now, pool, peer.0);
+    }
+
+    /// Makes an m-line of `peer` a track of its room.
+    ///
+    /// # Errors
+    /// [`CommandError::NoSession`], [`CommandError::NoSlot`] (no such m-line, or of another
+    /// kind), [`CommandError::MidInUse`], [`CommandError::Limit`] or [`CommandError::Invalid`]
+    /// (the track exists already, or names another session); nothing has changed then.
+    pub fn publish(
+        &mut self,
+        now: Time,
+        peer: PeerKey,
+        publish: &Publish,
+    ) -> Result<(), CommandError> {
+        self.add_track(now, peer.0, publish)
+    }
+
+    /// Ends a track. Slots that show it fall empty. Unknown tracks are ignored.
+    pub fn unpublish(&mut self, now: Time, pool: &mut PacketPool, track: TrackId) {
+        if let Some(index) = self.track_ids.get(&track).copied() {
+            self.remove_track(now, Some(pool), index);
+        }
+    }
+
+    /// Forwards nothing of a track while it is muted. Unknown tracks are ignored.
+    pub fn set_muted(&mut self, now: Time, track: TrackId, muted: bool) {
+        if let Some(index) = self.track_ids.get(&track).copied() {
+            self.mute(now, index, muted);
+        }
+    }
+
+    /// Changes what slots of `peer` show: all of `assign`, or nothing.
+    ///
+    /// # Errors
+    /// [`CommandError::NoSession`], [`CommandError::NoSlot`], [`CommandError::NoTrack`],
+    /// [`CommandError::CodecUnsupported`], [`CommandError::Limit`] or [`CommandError::Invalid`]
+    /// (a slot named twice).
+    pub fn assign_slots(
+        &mut self,
+        now: Time,
+        peer: PeerKey,
+        assign: &[AssignSlot],
+    ) -> Result<(), CommandError> {
+        self.assign(now, peer.0, assign)
+    }
+
+    /// Takes a plaintext RTP packet: the first `len` bytes of `buf`'s slot, from `peer`. The
+    /// engine owns the buffer from here on, and forwards it with the next
+    /// [`flush`](Engine::flush). What cannot be forwarded is dropped and counted by reason.
+    pub fn handle_rtp(
+        &mut self,
+        now: Time,
+        pool: &mut PacketPool,
+        peer: PeerKey,
+        buf: PacketBuf,
+        len: usize,
+        received: Time,
+    ) {
+        self.receive(now, pool, peer.0, buf, len, received);
+    }
+
+    /// Takes plaintext RTCP from `peer`, compound or of reduced size. What is malformed or about
+    /// streams that are not the peer's is ignored and counted.
+    pub fn handle_rtcp(&mut self, now: Time, peer: PeerKey, packet: &[u8]) {
+        self.receive_rtcp(now, peer.0, packet);
+    }
+
+    /// Forwards what has arrived, then sends the RTCP that is due, and frees buffers.
+    pub fn flush<E: Egress>(&mut self, now: Time, pool: &mut PacketPool, egress: &mut E) {
+        self.forward_all(now, pool, egress);
+        self.send_keyframe_requests(now, egress);
+        self.send_reports(now, egress);
+    }
+
+    /// Runs the timers that are due. What they produce leaves with the next
+    /// [`flush`](Engine::flush).
+    pub fn handle_timeout(&mut self, now: Time) {
+        while let Some((_, timer)) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Report(peer) => {
+                    if self.peer(peer).is_some_and(|peer| peer.report_at <= now) {
+                        self.reporting.push(peer);
+                    }
+                }
+                Timer::Keyframe(stream) => {
+                    if let Some(found) = self.streams.get_mut(stream) {
+                        found.keyframe_timer = Time::NEVER;
+                        self.asking.push(stream);
+                    }
+                }
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Engine::handle_timeout) wants to be called next;
+    /// [`Time::NEVER`] if nothing is planned. Never earlier than a flush that has not been made
+    /// could be of use: after handing in packets or commands, call [`flush`](Engine::flush) first.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        self.timers.next()
+    }
+
+    /// The next thing to tell, in the order it happened.
+    pub fn poll_event(&mut self) -> Option<MediaEvent> {
+        self.events.pop_front()
+    }
+
+    fn peer(&self, key: u32) -> Option<&Peer> {
+        self.peers.get(key as usize)?.as_deref()
+    }
+
+    fn peer_mut(&mut self, key: u32) -> Option<&mut Peer> {
+        self.peers.get_mut(key as usize)?.as_deref_mut()
+    }
+
+    fn publish_gauges(&self) {
+        self.stats.set(Gauge::Rooms, self.rooms.len() as u64);
+        self.stats.set(Gauge::Tracks, self.tracks.len() as u64);
+        self.stats.set(Gauge::Subscriptions, self.subscribed as u64);
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("rooms", &self.rooms.len())
+            .field("tracks", &self.tracks.len())
+            .field("subscriptions", &self.subscribed)
+            .field("pending", &self.inbox.len())
+            .finish_non_exhaustive()
+    }
+}

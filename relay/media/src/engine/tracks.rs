@@ -1,0 +1,346 @@
+//! Tracks and slots: publishing, muting, assigning.
+
+use super::Engine;
+use crate::api::{MediaEvent, PeerKey};
+use crate::header::HeaderTemplate;
+use crate::limits::FIRST_REPORT;
+use crate::rewriter::Rewriter;
+use crate::seal::SealCheck;
+use crate::subscription::{PayloadTypes, RemoteReception, Subscription};
+use crate::timers::Timer;
+use crate::track::Track;
+use sealcast_model::limits::SLOTS_PER_SESSION;
+use sealcast_model::{AssignSlot, CommandError, MediaKind, PacketPool, Publish, Time};
+
+impl Engine {
+    pub(super) fn add_track(
+        &mut self,
+        _now: Time,
+        key: u32,
+        publish: &Publish,
+    ) -> Result<(), CommandError> {
+        let peer = self.peer(key).ok_or(CommandError::NoSession)?;
+        if self.track_ids.contains_key(&publish.track) || peer.session != publish.session {
+            return Err(CommandError::Invalid);
+        }
+        let at = peer
+            .sending
+            .iter()
+            .position(|media| media.mid == publish.mid)
+            .ok_or(CommandError::NoSlot)?;
+        let media = &peer.sending[at];
+        if media.kind != publish.source.kind() {
+            return Err(CommandError::NoSlot);
+        }
+        if media.track.is_some() {
+            return Err(CommandError::MidInUse);
+        }
+        if self.tracks.len() >= self.config.tracks {
+            return Err(CommandError::Limit);
+        }
+        let encodings = media.encodings.clone();
+        // A single encoding is the preferred one before it sends, so that a key frame can be
+        // asked for; of several, those that send are told by their first packets.
+        let preferred = if let &[only] = encodings.as_slice() {
+            Some(only)
+        } else {
+            None
+        };
+        let track = Track {
+            id: publish.track,
+            room: peer.room,
+            peer: key,
+            media: at as u16,
+            source: publish.source,
+            seal: publish.seal.clone(),
+            blocked: false,
+            muted: false,
+            started: false,
+            encodings,
+            preferred,
+            subscriptions: Vec::new(),
+        };
+        for stream in &track.encodings {
+            if let Some(stream) = self.streams.get_mut(*stream) {
+                stream.seal = SealCheck::default();
+            }
+        }
+        let index = self.tracks.insert(track);
+        self.track_ids.insert(publish.track, index);
+        for stream in self.tracks.get(index).iter().flat_map(|t| &t.encodings) {
+            if let Some(stream) = self.streams.get_mut(*stream) {
+                stream.track = Some(index);
+            }
+        }
+        if let Some(media) = self.peer_mut(key).and_then(|peer| peer.sending.get_mut(at)) {
+            media.track = Some(index);
+        }
+        self.publish_gauges();
+        Ok(())
+    }
+
+    /// Removes a track. Without a pool its packets in the inbox wait for the next flush, which
+    /// frees them unsent.
+    pub(super) fn remove_track(
+        &mut self,
+        _now: Time,
+        mut pool: Option<&mut PacketPool>,
+        index: u32,
+    ) {
+        let Some(track) = self.tracks.remove(index) else {
+            return;
+        };
+        self.track_ids.remove(&track.id);
+        for stream in &track.encodings {
+            let Some(stream) = self.streams.get_mut(*stream) else {
+                continue;
+            };
+            stream.track = None;
+            if let Some(pool) = pool.as_deref_mut() {
+                self.inbox.discard(&mut stream.row, pool);
+            }
+        }
+        let media = self
+            .peer_mut(track.peer)
+            .and_then(|peer| peer.sending.get_mut(usize::from(track.media)));
+        // The m-line may be gone already, and another in its place.
+        if let Some(media) = media.filter(|media| media.track == Some(index)) {
+            media.track = None;
+        }
+        for subscription in track.subscriptions {
+            if let Some(sub) = self.subscriptions.get_mut(subscription) {
+                sub.clear();
+                self.subscribed -= 1;
+                self.announce_slot(subscription);
+            }
+        }
+        self.publish_gauges();
+    }
+
+    /// Tells what a subscription's slot shows now.
+    fn announce_slot(&mut self, subscription: u32) {
+        let Some(sub) = self.subscriptions.get(subscription) else {
+            return;
+        };
+        let track = sub
+            .track
+            .and_then(|track| self.tracks.get(track))
+            .map(|track| track.id);
+        let Some(peer) = self
+            .peers
+            .get_mut(sub.peer as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        let Some(slot) = peer.slots.get(usize::from(sub.slot)) else {
+            return;
+        };
+        peer.revision = peer.revision.wrapping_add(1);
+        self.events.push_back(MediaEvent::SlotChanged {
+            peer: PeerKey(sub.peer),
+            slot: slot.id,
+            mid: slot.mid,
+            track,
+            revision: peer.revision,
+        });
+    }
+
+    pub(super) fn mute(&mut self, _now: Time, index: u32, muted: bool) {
+        let Some(track) = self.tracks.get_mut(index) else {
+            return;
+        };
+        if std::mem::replace(&mut track.muted, muted) == muted {
+            return;
+        }
+        let wanted =
+            !muted && track.source.kind() == MediaKind::Video && !track.subscriptions.is_empty();
+        for subscription in &track.subscriptions {
+            if let Some(sub) = self.subscriptions.get_mut(*subscription) {
+                // What is missed while muted leaves no gap; video goes on with a key frame.
+                sub.rewriter.detach();
+            }
+        }
+        if wanted && let Some(stream) = track.preferred {
+            self.want_keyframe(stream);
+        }
+    }
+
+    /// Notes that somebody needs a key frame of a stream; the next flush asks for it.
+    pub(super) fn want_keyframe(&mut self, stream: u32) {
+        if let Some(found) = self.streams.get_mut(stream) {
+            found.keyframes.request();
+            self.asking.push(stream);
+        }
+    }
+
+    pub(super) fn assign(
+        &mut self,
+        now: Time,
+        key: u32,
+        assign: &[AssignSlot],
+    ) -> Result<(), CommandError> {
+        let changes = self.check_assignment(key, assign)?;
+        for (slot, target) in changes {
+            self.assign_one(now, key, slot, target);
+        }
+        self.publish_gauges();
+        Ok(())
+    }
+
+    /// Resolves an assignment to slot and track indices without changing anything. Slots that
+    /// show what they are to show are left out.
+    #[expect(
+        clippy::type_complexity,
+        reason = "a slot, and the track with its payload types if any"
+    )]
+    fn check_assignment(
+        &self,
+        key: u32,
+        assign: &[AssignSlot],
+    ) -> Result<Vec<(usize, Option<(u32, PayloadTypes)>)>, CommandError> {
+        let peer = self.peer(key).ok_or(CommandError::NoSession)?;
+        let mut named = [false; SLOTS_PER_SESSION];
+        let mut changes = Vec::new();
+        let mut subscribed = self.subscribed;
+        for change in assign {
+            let slot = peer.slot(change.slot).ok_or(CommandError::NoSlot)?;
+            let named = named.get_mut(slot).ok_or(CommandError::NoSlot)?;
+            if std::mem::replace(named, true) {
+                return Err(CommandError::Invalid);
+            }
+            let old = peer.slots[slot]
+                .subscription
+                .and_then(|s| self.subscriptions.get(s)?.track);
+            let new = match change.track {
+                Some(id) => {
+                    let index = *self.track_ids.get(&id).ok_or(CommandError::NoTrack)?;
+                    let track = self
+                        .tracks
+                        .get(index)
+                        .filter(|t| t.room == peer.room)
+                        .ok_or(CommandError::NoTrack)?;
+                    if track.source.kind() != peer.slots[slot].kind {
+                        return Err(CommandError::NoSlot);
+                    }
+                    let map = self
+                        .payload_types(index, key, slot)
+                        .ok_or(CommandError::NoTrack)?;
+                    if map.is_empty() {
+                        return Err(CommandError::CodecUnsupported);
+                    }
+                    Some((index, map))
+                }
+                None => None,
+            };
+            subscribed = subscribed + usize::from(new.is_some()) - usize::from(old.is_some());
+            if old != new.map(|(index, _)| index) {
+                changes.push((slot, new));
+            }
+        }
+        if subscribed > self.config.subscriptions && subscribed > self.subscribed {
+            return Err(CommandError::Limit);
+        }
+        Ok(changes)
+    }
+
+    fn assign_one(
+        &mut self,
+        now: Time,
+        key: u32,
+        slot: usize,
+        target: Option<(u32, PayloadTypes)>,
+    ) {
+        let Some(subscription) = self.subscription_of(key, slot) else {
+            return;
+        };
+        self.leave_track(subscription);
+        if let Some((index, payload_types)) = target
+            && let Some(track) = self.tracks.get_mut(index)
+            && let Some(sub) = self.subscriptions.get_mut(subscription)
+        {
+            track.subscriptions.push(subscription);
+            self.subscribed += 1;
+            sub.track = Some(index);
+            sub.target = track.preferred;
+            sub.payload_types = payload_types;
+            let wanted = sub.live && sub.kind == MediaKind::Video && !track.muted;
+            if let Some(stream) = track.preferred.filter(|_| wanted) {
+                self.want_keyframe(stream);
+            }
+            self.report_soon(now, key);
+        }
+        self.announce_slot(subscription);
+    }
+
+    /// The sending side of a slot, made when it is first needed.
+    fn subscription_of(&mut self, key: u32, slot: usize) -> Option<u32> {
+        let (sequence, timestamp) = (self.prng.next_u32() as u16, self.prng.next_u32());
+        let peer = self.peers.get_mut(key as usize)?.as_deref_mut()?;
+        let place = peer.slots.get_mut(slot)?;
+        if place.subscription.is_some() {
+            return place.subscription;
+        }
+        let clock_rate = place
+            .codecs
+            .first()
+            .map_or(90_000, |codec| codec.codec.clock_rate());
+        let index = self.subscriptions.insert(Subscription {
+            peer: key,
+            slot: slot as u16,
+            kind: place.kind,
+            ssrc: place.ssrc,
+            track: None,
+            target: None,
+            live: peer.connected,
+            payload_types: PayloadTypes::map(&[], &[]),
+            template: HeaderTemplate::new(
+                place.ssrc,
+                place.mid,
+                &peer.extensions,
+                peer.extmap_allow_mixed,
+            ),
+            rewriter: Rewriter::new(clock_rate, sequence, timestamp),
+            packets: 0,
+            octets: 0,
+            reported: [0; 2],
+            remote: RemoteReception::default(),
+        });
+        place.subscription = Some(index);
+        Some(index)
+    }
+
+    /// Takes a subscription off its track, if it has one.
+    fn leave_track(&mut self, subscription: u32) {
+        let Some(sub) = self.subscriptions.get_mut(subscription) else {
+            return;
+        };
+        let Some(track) = sub.track else { return };
+        sub.clear();
+        self.subscribed -= 1;
+        if let Some(track) = self.tracks.get_mut(track) {
+            track.subscriptions.retain(|s| *s != subscription);
+        }
+    }
+
+    /// Ends a slot.
+    pub(super) fn remove_subscription(&mut self, subscription: u32) {
+        self.leave_track(subscription);
+        self.subscriptions.remove(subscription);
+    }
+
+    /// Brings a peer's next report forward: it shows something new.
+    fn report_soon(&mut self, now: Time, key: u32) {
+        let soon = now + FIRST_REPORT;
+        let Some(peer) = self
+            .peers
+            .get_mut(key as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        if peer.connected && soon < peer.report_at {
+            peer.report_at = self.timers.set(soon, Timer::Report(key));
+        }
+    }
+}

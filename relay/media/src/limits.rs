@@ -1,0 +1,73 @@
+//! Every limit of the media plane that is not a contract with other parts, each with its reason.
+//! Limits that the control plane must know too are in [`sealcast_model::limits`].
+
+use std::time::Duration;
+
+/// A jump of more sequence numbers than this is a restart of the stream, not loss
+/// (`MAX_DROPOUT`, RFC 3550 §A.1).
+pub const SEQUENCE_DROPOUT: u64 = 3_000;
+
+/// How far behind the newest packet of its stream one may arrive, in packets: four seconds of
+/// 5 Mbit/s video. A power of two. Older ones and repetitions are dropped.
+pub const RECEIVE_WINDOW: usize = 2_048;
+
+/// Numbering segments that a rewriter remembers: about a second of dropping every other frame at
+/// 60 frames a second. Packets that arrive later than that are dropped.
+pub const REWRITER_SEGMENTS: usize = 40;
+
+/// Unsealed frames in a row that block a track. One may be a bit error that CRC and SRTP missed
+/// or an encoder's placeholder; a publisher that does not seal sends nothing else.
+pub const SEAL_VIOLATIONS: u8 = 5;
+
+/// How far behind its highest a frame's counter may be, in frames: half a minute of video. Frames
+/// are reordered by fractions of a second; a counter that starts again has broken the key.
+pub const SEAL_COUNTER_WINDOW: u64 = 1_024;
+
+/// Key ids whose counters are remembered per stream. Keys change when somebody joins or leaves;
+/// frames of the previous key may still be under way.
+pub const SEAL_KEYS: usize = 4;
+
+/// Packets in a row that may pass without the start of their frame having been seen, as when it
+/// is lost or overtaken. More than any frame that a browser sends.
+pub const SEAL_UNCHECKED: u16 = 512;
+
+/// Key-frame requests in a row that a stream may ignore while it sends nothing at all. As soon as
+/// it sends again it is asked again.
+pub const KEYFRAME_SILENT_RETRIES: u8 = 10;
+
+/// A simulcast encoding that has sent nothing for this long is taken for stopped. Three frames of
+/// a slow screen share, and far over any encoder's pause.
+pub const ENCODING_IDLE: Duration = Duration::from_millis(1_000);
+
+/// Mean interval of a session's RTCP reports. RFC 4585 §3.4 allows less than the five seconds of
+/// RFC 3550; browsers take bandwidth and lip-sync from reports and send about one a second.
+pub const REPORT_INTERVAL: Duration = Duration::from_millis(1_000);
+
+/// A slot that shows something new reports by then, so that its receiver can lip-sync soon.
+pub const FIRST_REPORT: Duration = Duration::from_millis(100);
+
+/// Timers of one kind run together on this grid: at most 100 wake-ups a second however many
+/// sessions there are.
+pub const TIMER_GRID: Duration = Duration::from_millis(10);
+
+/// A publisher that has sent no sender report for this long is given one by arrival times.
+pub const SENDER_REPORT_PATIENCE: Duration = Duration::from_secs(4);
+
+/// Publisher and relay clock may disagree with their first offset by this much before the offset
+/// is set anew. More than queueing delays of a congested uplink.
+pub const CLOCK_JUMP: Duration = Duration::from_secs(2);
+
+/// How fast the offset between two clocks follows delays that stay longer, for each sender
+/// report: ten times the drift of bad quartz.
+pub const CLOCK_CREEP: Duration = Duration::from_micros(500);
+
+/// Longest RTCP datagram sent: fits the least MTU of IPv6 (1,280) with IP, UDP, SRTCP and a tunnel.
+pub const RTCP_MAX: usize = 1_150;
+
+/// Longest RTP header written: 12 bytes fixed, 4 of extension header, and every element the relay
+/// writes at its longest in two-byte form (3 + 2 + 16 + 1 + 1 + 3 + 16 + 255 and 2 each), padded.
+pub const HEADER_MAX: usize = 332;
+
+/// Packets that wait for one flush. A receive batch is a few hundred; a shard that never flushes
+/// is stopped here.
+pub const INBOX_MAX: usize = 65_536;

@@ -1,0 +1,267 @@
+//! A session as the media plane sees it: the m-lines it sends on, its slots, its clocks.
+
+use crate::header::extension_map;
+use crate::sync::PeerClock;
+use sealcast_model::limits::{
+    CODECS_PER_MEDIA, EXTENSIONS_PER_SESSION, RIDS_PER_MEDIA, SLOTS_PER_SESSION, SSRCS_PER_SESSION,
+    TRACKS_PER_SESSION,
+};
+use sealcast_model::{
+    CodecParams, CommandError, MediaKind, Mid, ParticipantId, ReceiveMedia, Rid, SessionId,
+    SessionMedia, SlotId, SlotMedia, Time,
+};
+use sealcast_rtp::ExtensionMap;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What an SSRC of a publisher carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Binding {
+    /// The stream.
+    pub(crate) stream: u32,
+    /// It carries retransmissions of the stream (RFC 4588).
+    pub(crate) rtx: bool,
+}
+
+/// An m-line on which the client sends.
+#[derive(Debug)]
+pub(crate) struct SendingMedia {
+    pub(crate) mid: Mid,
+    pub(crate) kind: MediaKind,
+    pub(crate) codecs: Vec<CodecParams>,
+    pub(crate) rids: Vec<Rid>,
+    /// Its streams: one for each RID, or one.
+    pub(crate) encodings: Vec<u32>,
+    /// What it carries, once published.
+    pub(crate) track: Option<u32>,
+}
+
+impl SendingMedia {
+    /// Index of the codec with this payload type.
+    #[inline]
+    pub(crate) fn codec(&self, payload_type: u8) -> Option<usize> {
+        self.codecs
+            .iter()
+            .position(|codec| codec.pt == payload_type)
+    }
+
+    /// Whether this is the payload type of retransmissions.
+    pub(crate) fn is_rtx(&self, payload_type: u8) -> bool {
+        self.codecs
+            .iter()
+            .any(|codec| codec.rtx_pt == Some(payload_type))
+    }
+}
+
+/// An m-line on which the client receives.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) id: SlotId,
+    pub(crate) mid: Mid,
+    pub(crate) kind: MediaKind,
+    pub(crate) codecs: Vec<CodecParams>,
+    pub(crate) ssrc: u32,
+    /// Its sending side, from its first assignment on.
+    pub(crate) subscription: Option<u32>,
+}
+
+impl Slot {
+    pub(crate) fn new(media: &SlotMedia) -> Self {
+        Slot {
+            id: media.slot,
+            mid: media.mid,
+            kind: media.kind,
+            codecs: media.codecs.clone(),
+            ssrc: media.ssrc,
+            subscription: None,
+        }
+    }
+}
+
+/// A session.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) session: SessionId,
+    /// Canonical name of everything its participant sends (RFC 3550 §6.5.1): the pseudonym.
+    pub(crate) cname: String,
+    pub(crate) room: u32,
+    pub(crate) connected: bool,
+    pub(crate) extensions: ExtensionMap,
+    pub(crate) extmap_allow_mixed: bool,
+    pub(crate) rtcp_rsize: bool,
+    pub(crate) sending: Vec<SendingMedia>,
+    pub(crate) slots: Vec<Slot>,
+    /// SSRCs that the client sends on, sorted.
+    ssrcs: Vec<(u32, Binding)>,
+    /// The relay's own SSRC towards this client, for reports and feedback.
+    pub(crate) feedback_ssrc: u32,
+    pub(crate) clock: PeerClock,
+    pub(crate) round_trip: Option<Duration>,
+    /// When the next report is due.
+    pub(crate) report_at: Time,
+    /// Changes of its slots so far.
+    pub(crate) revision: u32,
+}
+
+impl Peer {
+    pub(crate) fn new(
+        session: SessionId,
+        participant: ParticipantId,
+        room: u32,
+        feedback_ssrc: u32,
+        media: &SessionMedia,
+    ) -> Self {
+        Peer {
+            session,
+            cname: participant.to_string(),
+            room,
+            connected: false,
+            extensions: extension_map(&media.extensions),
+            extmap_allow_mixed: media.extmap_allow_mixed,
+            rtcp_rsize: media.rtcp_rsize,
+            sending: Vec::new(),
+            slots: Vec::new(),
+            ssrcs: Vec::new(),
+            feedback_ssrc,
+            clock: PeerClock::default(),
+            round_trip: None,
+            report_at: Time::NEVER,
+            revision: 0,
+        }
+    }
+
+    /// What an SSRC that the client sends on carries.
+    #[inline]
+    pub(crate) fn binding(&self, ssrc: u32) -> Option<Binding> {
+        let at = self.ssrcs.binary_search_by_key(&ssrc, |(s, _)| *s).ok()?;
+        Some(self.ssrcs[at].1)
+    }
+
+    /// Binds an SSRC. What carried the same before is forgotten. `false` if there are too many.
+    pub(crate) fn bind(&mut self, ssrc: u32, binding: Binding) -> bool {
+        self.ssrcs.retain(|(s, b)| *s != ssrc && *b != binding);
+        if self.ssrcs.len() >= SSRCS_PER_SESSION {
+            return false;
+        }
+        let at = self.ssrcs.partition_point(|(s, _)| *s < ssrc);
+        self.ssrcs.insert(at, (ssrc, binding));
+        true
+    }
+
+    /// Forgets the SSRCs of a stream.
+    pub(crate) fn unbind(&mut self, stream: u32) {
+        self.ssrcs.retain(|(_, binding)| binding.stream != stream);
+    }
+
+    /// The m-line that a packet belongs to: by its MID, else by a payload type that no other
+    /// m-line uses (RFC 8843 §9.2).
+    pub(crate) fn media_of(&self, mid: Option<&[u8]>, payload_type: u8) -> Option<usize> {
+        if let Some(mid) = mid {
+            return self
+                .sending
+                .iter()
+                .position(|media| media.mid.as_bytes() == mid);
+        }
+        let takes = |media: &SendingMedia| {
+            media.codec(payload_type).is_some() || media.is_rtx(payload_type)
+        };
+        let mut candidates = self
+            .sending
+            .iter()
+            .enumerate()
+            .filter(|(_, media)| takes(media));
+        let (index, _) = candidates.next()?;
+        candidates.next().is_none().then_some(index)
+    }
+
+    /// Index of a slot.
+    pub(crate) fn slot(&self, id: SlotId) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.id == id)
+    }
+
+    /// The subscription that sends on `ssrc` to this client.
+    pub(crate) fn subscription(&self, ssrc: u32) -> Option<u32> {
+        self.slots
+            .iter()
+            .find(|slot| slot.ssrc == ssrc)?
+            .subscription
+    }
+
+    /// The subscriptions of its slots.
+    pub(crate) fn subscriptions(&self) -> impl Iterator<Item = u32> {
+        self.slots.iter().filter_map(|slot| slot.subscription)
+    }
+
+    /// The streams that it sends.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = u32> {
+        self.sending
+            .iter()
+            .flat_map(|media| media.encodings.iter().copied())
+    }
+}
+
+/// Checks what was negotiated against the limits, and that its names are unique.
+///
+/// # Errors
+/// [`CommandError::Limit`] or [`CommandError::Invalid`].
+pub(crate) fn validate(media: &SessionMedia) -> Result<(), CommandError> {
+    let too_long = media.receive.len() > TRACKS_PER_SESSION
+        || media.slots.len() > SLOTS_PER_SESSION
+        || media.extensions.len() > EXTENSIONS_PER_SESSION
+        || media
+            .receive
+            .iter()
+            .any(|m| m.rids.len() > RIDS_PER_MEDIA || m.codecs.len() > CODECS_PER_MEDIA)
+        || media
+            .slots
+            .iter()
+            .any(|s| s.codecs.len() > CODECS_PER_MEDIA)
+        || announced(&media.receive).count() > SSRCS_PER_SESSION;
+    if too_long {
+        return Err(CommandError::Limit);
+    }
+    let mids = media
+        .receive
+        .iter()
+        .map(|m| m.mid)
+        .chain(media.slots.iter().map(|s| s.mid));
+    let slot_ssrcs = media
+        .slots
+        .iter()
+        .flat_map(|s| [Some(s.ssrc), s.rtx_ssrc])
+        .flatten();
+    let codecs = media
+        .receive
+        .iter()
+        .map(|m| &m.codecs)
+        .chain(media.slots.iter().map(|s| &s.codecs));
+    let sound = all_unique(mids)
+        && all_unique(media.slots.iter().map(|s| s.slot))
+        && all_unique(slot_ssrcs)
+        && all_unique(announced(&media.receive))
+        && media
+            .receive
+            .iter()
+            .all(|m| all_unique(m.rids.iter().copied()))
+        && media.extensions.iter().all(|(id, _)| *id != 0)
+        && codecs.flatten().all(|c| c.pt < 0x80);
+    if sound {
+        Ok(())
+    } else {
+        Err(CommandError::Invalid)
+    }
+}
+
+/// The SSRCs named in an offer.
+fn announced(media: &[ReceiveMedia]) -> impl Iterator<Item = u32> {
+    media
+        .iter()
+        .flat_map(|m| m.ssrcs.iter())
+        .flat_map(|s| [Some(s.ssrc), s.rtx])
+        .flatten()
+}
+
+fn all_unique<T: Ord>(items: impl IntoIterator<Item = T>) -> bool {
+    let mut seen = BTreeSet::new();
+    items.into_iter().all(|item| seen.insert(item))
+}

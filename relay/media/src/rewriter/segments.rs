@@ -1,0 +1,148 @@
+//! The map between incoming and outgoing packet numbers, as runs of equal distance.
+//!
+//! Outgoing numbers form one line. Each segment says from which outgoing number on which incoming
+//! numbers lie there; it ends where the next begins. What the network lost keeps its place on the
+//! line, so that it may still arrive; what the relay leaves out has none.
+
+use super::StreamLife;
+use crate::limits::REWRITER_SEGMENTS;
+use std::collections::VecDeque;
+
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    /// First outgoing index.
+    out: u64,
+    /// The incoming number that lies there.
+    sequence: u64,
+    source: StreamLife,
+    /// Counts attachments: segments of different ones never mix.
+    attachment: u32,
+}
+
+impl Segment {
+    /// Where `sequence`, not below the segment's, lies.
+    fn place(&self, sequence: u64) -> u64 {
+        self.out + (sequence - self.sequence)
+    }
+}
+
+/// Where an outgoing packet came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The stream it was received on.
+    pub(crate) source: StreamLife,
+    /// Its extended sequence number there.
+    pub(crate) sequence: u64,
+    /// The outgoing packet index.
+    pub(crate) index: u64,
+}
+
+/// A bounded row of segments, oldest first.
+#[derive(Clone, Debug)]
+pub(crate) struct Segments {
+    row: VecDeque<Segment>,
+    attached: bool,
+    attachment: u32,
+    /// The next incoming number, while attached.
+    next_sequence: u64,
+    /// The outgoing index that it gets.
+    next_out: u64,
+}
+
+impl Segments {
+    pub(crate) fn new(first_out: u64) -> Self {
+        Segments {
+            row: VecDeque::with_capacity(REWRITER_SEGMENTS),
+            attached: false,
+            attachment: 0,
+            next_sequence: 0,
+            next_out: first_out,
+        }
+    }
+
+    pub(crate) fn attach(&mut self, source: StreamLife, sequence: u64) {
+        self.attached = true;
+        self.attachment = self.attachment.wrapping_add(1);
+        self.next_sequence = sequence;
+        self.push(source);
+    }
+
+    pub(crate) fn detach(&mut self) {
+        self.attached = false;
+    }
+
+    #[inline]
+    pub(crate) fn map(&mut self, sequence: u64) -> Option<u64> {
+        if !self.attached {
+            return None;
+        }
+        if sequence < self.next_sequence {
+            return self.find(sequence);
+        }
+        let out = self.row.back()?.place(sequence);
+        self.next_sequence = sequence + 1;
+        self.next_out = out + 1;
+        Some(out)
+    }
+
+    pub(crate) fn skip(&mut self, sequence: u64) {
+        if !self.attached || sequence < self.next_sequence {
+            return;
+        }
+        let Some(last) = self.row.back().copied() else {
+            return;
+        };
+        // The skipped packet's own place goes to the one that follows it.
+        self.next_out = last.place(sequence);
+        self.next_sequence = sequence + 1;
+        self.push(last.source);
+    }
+
+    /// Starts a segment at the next numbers. An empty last segment is replaced.
+    fn push(&mut self, source: StreamLife) {
+        let segment = Segment {
+            out: self.next_out,
+            sequence: self.next_sequence,
+            source,
+            attachment: self.attachment,
+        };
+        if let Some(last) = self.row.back_mut()
+            && last.out == segment.out
+        {
+            *last = segment;
+            return;
+        }
+        if self.row.len() == REWRITER_SEGMENTS {
+            self.row.pop_front();
+        }
+        self.row.push_back(segment);
+    }
+
+    /// The place of a number that has been passed.
+    fn find(&self, sequence: u64) -> Option<u64> {
+        let mut end = self.next_out;
+        for segment in self.row.iter().rev() {
+            if segment.attachment != self.attachment {
+                return None;
+            }
+            if segment.sequence <= sequence {
+                let out = segment.place(sequence);
+                return (out < end).then_some(out);
+            }
+            end = segment.out;
+        }
+        None
+    }
+
+    pub(crate) fn origin(&self, sequence: u16) -> Option<Origin> {
+        let newest = self.next_out.checked_sub(1)?;
+        // The latest index not above the newest that ends in these 16 bits.
+        let index = newest.checked_sub(u64::from((newest as u16).wrapping_sub(sequence)))?;
+        let segment = self.row.iter().rev().find(|segment| segment.out <= index)?;
+        Some(Origin {
+            source: segment.source,
+            sequence: segment.sequence + (index - segment.out),
+            index,
+        })
+    }
+}

@@ -1,0 +1,127 @@
+//! An incoming RTP stream: one encoding of one m-line (RFC 7656 §2.1.10).
+
+use crate::inbox::Row;
+use crate::keyframe::KeyframeRequester;
+use crate::limits::SEQUENCE_DROPOUT;
+use crate::reception::Reception;
+use crate::rewriter::StreamLife;
+use crate::seal::SealCheck;
+use crate::sync::{ClockPoint, PeerClock};
+use crate::window::{Arrival, ReceiveWindow};
+use sealcast_model::Time;
+use sealcast_rtp::SeqExtender;
+
+/// A sender report of the stream, for LSR and DLSR.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SenderReportSeen {
+    /// What it says about the clocks, in the publisher's NTP time.
+    pub(crate) point: ClockPoint,
+    /// When it arrived.
+    pub(crate) arrived: Time,
+}
+
+/// The first packet of a stream's life.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FirstPacket {
+    pub(crate) received: Time,
+    /// Its arrival as relay NTP time, and its timestamp: all that is known of the stream's clock
+    /// before a sender report.
+    pub(crate) point: ClockPoint,
+}
+
+/// One incoming stream. It outlives its SSRC: a publisher that comes back with another one starts
+/// a new life of the same stream.
+#[derive(Debug)]
+pub(crate) struct RtpStream {
+    /// The publishing peer.
+    pub(crate) peer: u32,
+    /// Index of the m-line among those the peer sends on.
+    pub(crate) media: u16,
+    /// Index of the encoding in the m-line, in the offer's order.
+    pub(crate) encoding: u8,
+    pub(crate) clock_rate: u32,
+    /// The track that it belongs to, once published.
+    pub(crate) track: Option<u32>,
+    /// Its SSRC, once known.
+    pub(crate) ssrc: Option<u32>,
+    epoch: u32,
+    extender: SeqExtender,
+    window: ReceiveWindow,
+    pub(crate) reception: Reception,
+    pub(crate) sender_report: Option<SenderReportSeen>,
+    pub(crate) first: Option<FirstPacket>,
+    pub(crate) last_packet: Option<Time>,
+    pub(crate) keyframes: KeyframeRequester,
+    /// Deadline of the key-frame timer that is set.
+    pub(crate) keyframe_timer: Time,
+    pub(crate) seal: SealCheck,
+    /// Pixels of the latest key frame, where the codec shows them.
+    pub(crate) pixels: Option<u32>,
+    /// What arrived since the last flush.
+    pub(crate) row: Row,
+}
+
+impl RtpStream {
+    pub(crate) fn new(peer: u32, media: u16, encoding: u8, clock_rate: u32) -> Self {
+        RtpStream {
+            peer,
+            media,
+            encoding,
+            clock_rate,
+            track: None,
+            ssrc: None,
+            epoch: 0,
+            extender: SeqExtender::new(),
+            window: ReceiveWindow::new(),
+            reception: Reception::default(),
+            sender_report: None,
+            first: None,
+            last_packet: None,
+            keyframes: KeyframeRequester::default(),
+            keyframe_timer: Time::NEVER,
+            seal: SealCheck::default(),
+            pixels: None,
+            row: Row::EMPTY,
+        }
+    }
+
+    /// What a rewriter knows the stream by. `index` is the stream's own.
+    pub(crate) fn life(&self, index: u32) -> StreamLife {
+        StreamLife {
+            stream: index,
+            epoch: self.epoch,
+        }
+    }
+
+    /// The stream's clock in relay NTP time, once a sender report has tied it to the publisher's.
+    pub(crate) fn clock_point(&self, publisher: PeerClock) -> Option<ClockPoint> {
+        let point = self.sender_report?.point;
+        Some(ClockPoint {
+            ntp: publisher.to_relay(point.ntp)?,
+            timestamp: point.timestamp,
+        })
+    }
+
+    /// Takes a sequence number; returns it extended, or `None` for a repetition or one that is
+    /// too old. A jump that cannot be loss starts a new life.
+    pub(crate) fn sequence(&mut self, number: u16) -> Option<u64> {
+        if let Some(newest) = self.extender.newest()
+            && self.extender.peek(number) > newest + SEQUENCE_DROPOUT
+        {
+            self.restart(self.ssrc);
+        }
+        let sequence = self.extender.extend(number);
+        (self.window.insert(sequence) != Arrival::Stale).then_some(sequence)
+    }
+
+    /// Starts a new life on `ssrc`: nothing of the numbers before holds any more.
+    pub(crate) fn restart(&mut self, ssrc: Option<u32>) {
+        self.ssrc = ssrc;
+        self.epoch = self.epoch.wrapping_add(1);
+        self.extender = SeqExtender::new();
+        self.window = ReceiveWindow::new();
+        self.reception = Reception::default();
+        self.sender_report = None;
+        self.first = None;
+    }
+}

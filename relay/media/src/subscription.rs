@@ -1,0 +1,97 @@
+//! A subscription: one slot of a receiver, and what it shows.
+
+use crate::header::HeaderTemplate;
+use crate::rewriter::Rewriter;
+use sealcast_model::limits::CODECS_PER_MEDIA;
+use sealcast_model::{CodecParams, MediaKind};
+
+/// No payload type: the receiver did not negotiate the codec.
+const UNMAPPED: u8 = 0xff;
+
+/// The receiver's payload types by index of the codec in the publisher's m-line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PayloadTypes([u8; CODECS_PER_MEDIA]);
+
+impl PayloadTypes {
+    /// Matches codecs by name and profile.
+    pub(crate) fn map(publisher: &[CodecParams], receiver: &[CodecParams]) -> Self {
+        let mut map = [UNMAPPED; CODECS_PER_MEDIA];
+        for (place, theirs) in map.iter_mut().zip(publisher) {
+            let same =
+                |ours: &&CodecParams| ours.codec == theirs.codec && ours.profile == theirs.profile;
+            if let Some(ours) = receiver.iter().find(same) {
+                *place = ours.pt;
+            }
+        }
+        PayloadTypes(map)
+    }
+
+    /// Whether nothing can be forwarded.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.iter().all(|pt| *pt == UNMAPPED)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, codec: u8) -> Option<u8> {
+        self.0
+            .get(usize::from(codec))
+            .copied()
+            .filter(|pt| *pt != UNMAPPED)
+    }
+}
+
+/// The sending side of a slot. It lasts as long as the slot: its SSRC counts on whatever it shows.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    /// The receiving peer.
+    pub(crate) peer: u32,
+    /// Index among the peer's slots.
+    pub(crate) slot: u16,
+    pub(crate) kind: MediaKind,
+    pub(crate) ssrc: u32,
+    /// The track that the slot shows.
+    pub(crate) track: Option<u32>,
+    /// The encoding to forward: the rewriter turns to it as soon as it can be joined.
+    pub(crate) target: Option<u32>,
+    /// The receiver's transport is up.
+    pub(crate) live: bool,
+    pub(crate) payload_types: PayloadTypes,
+    pub(crate) template: HeaderTemplate,
+    pub(crate) rewriter: Rewriter,
+    /// RTP packets sent, modulo 2^32.
+    pub(crate) packets: u32,
+    /// RTP payload octets sent, modulo 2^32.
+    pub(crate) octets: u32,
+    /// `packets` at the last two reports, newest first.
+    pub(crate) reported: [u32; 2],
+    /// What the receiver reported last.
+    pub(crate) remote: RemoteReception,
+}
+
+/// What a receiver says about a slot's stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RemoteReception {
+    /// Lost share of the last interval, in 1/256.
+    pub(crate) fraction_lost: u8,
+    /// Interarrival jitter, timestamp units.
+    pub(crate) jitter: u32,
+}
+
+impl Subscription {
+    /// Shows nothing from here on.
+    pub(crate) fn clear(&mut self) {
+        self.track = None;
+        self.target = None;
+        self.rewriter.detach();
+    }
+
+    /// RFC 3550 §6.4: a participant is a sender if it sent since the report before the last.
+    pub(crate) fn is_active_sender(&self) -> bool {
+        self.packets != self.reported[1]
+    }
+
+    /// A sender report leaves.
+    pub(crate) fn on_sender_report(&mut self) {
+        self.reported = [self.packets, self.reported[0]];
+    }
+}
