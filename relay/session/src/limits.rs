@@ -21,7 +21,7 @@ pub const DATA_BUFFER: usize = 256 * 1024;
 pub const DTLS_MTU: usize = 1_200;
 
 /// First retransmission of a DTLS flight. RFC 9147 §5.8.2: "It is RECOMMENDED that for DTLS-SRTP
-/// [RFC5764], a default timeout of 400 ms be used".
+/// (RFC 5764), a default timeout of 400 ms be used".
 pub const DTLS_FIRST_RETRY: Duration = Duration::from_millis(400);
 
 /// Retransmissions of a flight: with doubling, the last is sent before the connect deadline.

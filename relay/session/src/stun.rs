@@ -75,7 +75,7 @@ impl<'a> Stun<'a> {
         if local != params.local_ufrag || remote != params.remote_ufrag {
             return Err(Refusal::StunUnauthenticated);
         }
-        // RFC 8445 §7.2.2: "the password is [..] of the peer": for a request to us, our own.
+        // RFC 8445 §7.2.2: "the password is of the peer": for a request to us, our own.
         if !message.verify(params.local_pwd.as_bytes(), |key, parts| {
             hmac(crypto, key, parts)
         }) {

@@ -211,4 +211,50 @@ mod tests {
         assert!(first.is_ok());
         assert!(second.is_err());
     }
+
+    /// Runs a handshake between two tapped instances; what each handed on as keying material.
+    fn handshake(version: DtlsVersion) -> [(KeySlot, Vec<u8>); 2] {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+        let now = Instant::now();
+        let config = dimpl::Config::builder().use_server_cookie(false);
+        let config = Arc::new(config.build().unwrap());
+        let mut sides = [true, false].map(|client| {
+            let slot = KeySlot::default();
+            let cert = dimpl::certificate::generate_self_signed_certificate().unwrap();
+            let mut dtls =
+                build_with(&config, &slot, || TAP.new_dtls(&cert, now, version, None)).unwrap();
+            dtls.set_active(client);
+            dtls.handle_timeout(now).unwrap();
+            (slot, vec![], dtls)
+        });
+        for turn in 0..40 {
+            let [a, b] = &mut sides;
+            let (from, to) = if turn % 2 == 0 { (a, b) } else { (b, a) };
+            let mut buf = [0; 2_000];
+            loop {
+                match from.2.poll_output(&mut buf) {
+                    DtlsOutput::Packet(packet) => to.2.handle_packet(packet).unwrap(),
+                    DtlsOutput::KeyingMaterial(material, _) => from.1 = material.to_vec(),
+                    DtlsOutput::Timeout(_) => break,
+                    _ => {}
+                }
+            }
+        }
+        sides.map(|(slot, handed_on, _)| (slot, handed_on))
+    }
+
+    #[test]
+    fn both_sides_tap_the_same_keys_and_hand_on_others() {
+        for version in [DtlsVersion::Dtls12, DtlsVersion::Dtls13] {
+            let [(client, to_client), (server, to_server)] = handshake(version);
+            let (client, server) = (client.take().unwrap(), server.take().unwrap());
+            assert_eq!(client.profile, server.profile);
+            assert_eq!(client.material, server.material);
+            for handed_on in [&to_client, &to_server] {
+                assert_eq!(handed_on.len(), client.material.len());
+                assert_ne!(handed_on, &*client.material);
+            }
+            assert_ne!(to_client, to_server);
+        }
+    }
 }
