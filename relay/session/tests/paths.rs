@@ -165,3 +165,19 @@ fn an_idle_session_lives_and_sleeps() {
     println!("{wakeups} timer wake-ups in 600 s");
     assert!(wakeups <= 400, "{wakeups} wake-ups in 600 s");
 }
+
+#[test]
+fn an_address_that_fell_silent_is_forgotten() {
+    let mut world = World::connected(Setup::default());
+    let old = world.client_path();
+    world.client_addr = addr(REBOUND);
+    world.run(CONSENT_TIMEOUT - Duration::from_secs(4));
+    assert_eq!(world.session.paths().count(), 2);
+    world.run(Duration::from_secs(8));
+    assert_eq!(
+        world.session.paths().collect::<Vec<_>>(),
+        [&udp(addr(REBOUND))]
+    );
+    let removed = |o: &SessionOutput| matches!(o, SessionOutput::PathRemoved(p) if *p == old);
+    assert!(world.outputs.iter().any(removed));
+}
