@@ -1,1 +1,42 @@
-//! (being written)
+//! What forwarding costs: the floor, Sealcast, and what one would write without it.
+//!
+//! `cargo run --release -p bench --bin ratio` measures all of them in one run on one machine, as
+//! thread CPU time per forwarded packet, and says by how much the machine drifted meanwhile. The
+//! criterion benches under `benches/` measure single steps.
+
+pub mod clock;
+pub mod cpu;
+pub mod drift;
+pub mod floor;
+pub mod report;
+pub mod sealcast;
+pub mod send;
+pub mod shape;
+pub mod sink;
+pub mod stock;
+
+/// An error that ends the run.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// One measurement of one contender.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Media packets sent to receivers.
+    pub packets: u64,
+    /// Send system calls made.
+    pub calls: u64,
+    /// CPU time the forwarding thread spent.
+    pub cost: cpu::Cost,
+}
+
+/// Something that forwards the packets of a [`shape::Topology`].
+pub trait Contender {
+    /// Forwards about `packets` packets of `traffic` and says what it cost. Setting up and
+    /// generating traffic are outside the measurement.
+    ///
+    /// # Errors
+    /// If the system refuses a call, or packets that must arrive do not.
+    fn run(&mut self, traffic: &shape::Traffic, packets: u64) -> Result<Sample>;
+}

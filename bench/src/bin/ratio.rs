@@ -1,0 +1,212 @@
+//! What forwarding a packet costs: the floor, Sealcast and stock str0m, in one run.
+//!
+//! ```text
+//! cargo run --release -p bench --bin ratio
+//! cargo run --release -p bench --bin ratio -- --quick --topology 1→20
+//! ```
+
+use bench::drift::Drift;
+use bench::floor::Floor;
+use bench::report::{Report, Row, machine};
+use bench::shape::{Topology, Traffic};
+use bench::sink::{Sink, drain};
+use bench::stock::Stock;
+use bench::{Contender, Result, Sample, cpu};
+use clap::{Parser, Subcommand};
+use sealcast_srtp::{Backend, Profile};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Measures the CPU time that forwarding a packet takes.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Forwarded packets per measurement.
+    #[arg(long, default_value_t = 100_000)]
+    packets: u64,
+    /// Measurements of each kind; the median counts.
+    #[arg(long, default_value_t = 5)]
+    repetitions: usize,
+    /// A tenth of the packets and three repetitions: to see that all works, not to quote.
+    #[arg(long)]
+    quick: bool,
+    /// Only topologies whose name contains this.
+    #[arg(long, default_value = "")]
+    topology: String,
+    /// Only traffic whose name contains this.
+    #[arg(long, default_value = "")]
+    traffic: String,
+    /// Leave out stock str0m, whose sessions take a while to connect.
+    #[arg(long)]
+    no_stock: bool,
+    /// The CPU to measure on.
+    #[arg(long, default_value_t = 0)]
+    cpu: usize,
+    /// The CPU for publishers and receivers.
+    #[arg(long, default_value_t = 1)]
+    other_cpu: usize,
+    /// Where ratio.txt, ratio.json and ratio.html go.
+    #[arg(long, default_value = "bench/out")]
+    out: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The receiving process; started by the measuring one.
+    #[command(hide = true)]
+    Sink {
+        #[arg(long)]
+        cpu: usize,
+        #[arg(long, value_delimiter = ',')]
+        descriptors: Vec<i32>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match &arguments.command {
+        Some(Command::Sink { cpu, descriptors }) => drain(descriptors, *cpu),
+        None => measure(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ratio: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &Arguments) -> Result<()> {
+    cpu::pin_to(arguments.cpu)?;
+    let topologies: Vec<_> = Topology::ALL
+        .into_iter()
+        .filter(|t| t.name.contains(&arguments.topology))
+        .collect();
+    let clients = topologies
+        .iter()
+        .map(Topology::clients)
+        .max()
+        .ok_or("no such topology")?;
+    let clients = clients.max(Topology::TO_20.clients());
+    let mut sink = Sink::start(&std::env::current_exe()?, clients, arguments.other_cpu)?;
+    let mut drift = Drift::new(&sink)?;
+    let mut rows = Vec::new();
+    for topology in &topologies {
+        rows.extend(measure_topology(
+            arguments, topology, &mut sink, &mut drift,
+        )?);
+    }
+    let (drift_user, drift_system) = drift.spread().ok_or("nothing was measured")?;
+    let mut report = Report {
+        machine: machine(),
+        split: cpu::Meter::open().split().name(),
+        repetitions: repetitions(arguments),
+        drift_user,
+        drift_system,
+        rows,
+    };
+    report.relate();
+    print!("{}", report.table());
+    for path in report.write(&arguments.out)? {
+        println!("wrote {}", path.display());
+    }
+    Ok(())
+}
+
+/// One contender of a topology, with its repetitions so far.
+struct Lane {
+    name: &'static str,
+    profile: Profile,
+    backend: Backend,
+    contender: Box<dyn Contender>,
+    samples: Vec<Sample>,
+    received: u64,
+}
+
+impl Lane {
+    fn new(
+        name: &'static str,
+        (profile, backend): (Profile, Backend),
+        contender: impl Contender + 'static,
+    ) -> Lane {
+        let contender = Box::new(contender);
+        Lane {
+            name,
+            profile,
+            backend,
+            contender,
+            samples: Vec::new(),
+            received: 0,
+        }
+    }
+}
+
+fn measure_topology(
+    arguments: &Arguments,
+    topology: &Topology,
+    sink: &mut Sink,
+    drift: &mut Drift,
+) -> Result<Vec<Row>> {
+    let mut lanes = Vec::new();
+    for profile in Profile::ALL {
+        for backend in Backend::ALL {
+            let floor = Floor::new(*topology, profile, backend, sink)?;
+            lanes.push(Lane::new("floor", (profile, backend), floor));
+        }
+        if profile == Stock::PROFILE && !arguments.no_stock {
+            let stock = Stock::new(*topology, sink, arguments.other_cpu)?;
+            lanes.push(Lane::new("stock", (profile, Backend::AwsLcRs), stock));
+        }
+    }
+    let packets = if arguments.quick {
+        arguments.packets / 10
+    } else {
+        arguments.packets
+    };
+    let mut rows = Vec::new();
+    for traffic in Traffic::ALL
+        .iter()
+        .filter(|t| t.name.contains(&arguments.traffic))
+    {
+        eprintln!("{}, {}", topology.name, traffic.name);
+        sink.received()?;
+        // Contenders take turns, so that a slow moment of the machine hits all of them.
+        for repetition in 0..=repetitions(arguments) {
+            drift.read()?;
+            sink.settle()?;
+            for lane in &mut lanes {
+                let sample = lane.contender.run(traffic, packets)?;
+                let received = sink.settle()?;
+                // The first round warms caches and tables up.
+                if repetition > 0 {
+                    lane.samples.push(sample);
+                    lane.received += received;
+                }
+            }
+        }
+        for lane in &mut lanes {
+            let crypto = (lane.profile, lane.backend);
+            let samples = std::mem::take(&mut lane.samples);
+            let received = std::mem::take(&mut lane.received);
+            rows.extend(Row::new(
+                lane.name,
+                (topology, traffic),
+                crypto,
+                &samples,
+                received,
+            ));
+        }
+    }
+    Ok(rows)
+}
+
+fn repetitions(arguments: &Arguments) -> usize {
+    if arguments.quick {
+        3
+    } else {
+        arguments.repetitions.max(1)
+    }
+}

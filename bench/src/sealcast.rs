@@ -1,0 +1,1 @@
+//! Sealcast itself: the shard engine with its I/O, fed over SRTP.

@@ -1,0 +1,260 @@
+//! The receivers: UDP sockets drained by another process, so that receiving costs the measured
+//! process nothing.
+//!
+//! The sockets are bound here and inherited by a child that runs this same program; the parent
+//! keeps them, too, to send from them as a publisher does.
+
+#![expect(unsafe_code, reason = "epoll, descriptor inheritance, resource limits")]
+
+use crate::{Result, clock, cpu};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::mem::ManuallyDrop;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+/// Receive buffer per socket, bytes. Enough for the sink to be away for a scheduler's time slice.
+static RECEIVE_BUFFER: libc::c_int = 512 * 1024;
+/// How long the sink sleeps when nothing is there. It never blocks on the sockets, since waking it
+/// would cost the sender.
+const IDLE: Duration = Duration::from_micros(200);
+
+/// Client sockets and the process that drains them.
+pub struct Sink {
+    sockets: Vec<UdpSocket>,
+    addresses: Vec<SocketAddr>,
+    child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Sink {
+    /// Binds `clients` sockets and starts a process, pinned to `cpu`, that drains them.
+    ///
+    /// `program` is this program's path; its subcommand `sink` must call [`drain`].
+    ///
+    /// # Errors
+    /// If a socket or the process cannot be had.
+    pub fn start(program: &std::path::Path, clients: usize, cpu: usize) -> Result<Sink> {
+        allow_descriptors(clients as u64 + 64)?;
+        let mut sockets = Vec::with_capacity(clients);
+        for _ in 0..clients {
+            let socket = UdpSocket::bind("127.0.0.1:0")?;
+            socket.set_nonblocking(true)?;
+            set_receive_buffer(&socket)?;
+            sockets.push(socket);
+        }
+        let addresses = sockets
+            .iter()
+            .map(UdpSocket::local_addr)
+            .collect::<io::Result<Vec<_>>>()?;
+        let numbers: Vec<_> = sockets.iter().map(|s| s.as_raw_fd().to_string()).collect();
+        for socket in &sockets {
+            set_inheritable(socket.as_raw_fd(), true)?;
+        }
+        let child = Command::new(program)
+            .args([
+                "sink",
+                "--cpu",
+                &cpu.to_string(),
+                "--descriptors",
+                &numbers.join(","),
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        for socket in &sockets {
+            set_inheritable(socket.as_raw_fd(), false)?;
+        }
+        let mut child = child?;
+        let commands = child.stdin.take().ok_or("sink without standard input")?;
+        let answers = BufReader::new(child.stdout.take().ok_or("sink without standard output")?);
+        let mut sink = Sink {
+            sockets,
+            addresses,
+            child,
+            commands,
+            answers,
+        };
+        sink.received()?;
+        Ok(sink)
+    }
+
+    /// Where the clients listen.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// A client's socket, to send from.
+    #[must_use]
+    pub fn socket(&self, client: usize) -> Option<&UdpSocket> {
+        self.sockets.get(client)
+    }
+
+    /// Datagrams that have arrived at all clients since the last call.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn received(&mut self) -> Result<u64> {
+        self.commands.write_all(b"?")?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        Ok(line.trim().parse()?)
+    }
+}
+
+impl Sink {
+    /// Waits until nothing arrives any more, and says how many datagrams have since the last call.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn settle(&mut self) -> Result<u64> {
+        let mut total = 0;
+        loop {
+            clock::sleep(10 * IDLE);
+            match self.received()? {
+                0 => return Ok(total),
+                more => total += more,
+            }
+        }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        // It would end by itself when its standard input closes; waiting for that could hang.
+        if let Err(error) = self.child.kill().and_then(|()| self.child.wait().map(drop)) {
+            eprintln!("the sink did not end: {error}");
+        }
+    }
+}
+
+/// The sink process: drains inherited sockets until standard input closes, and answers each byte
+/// there with the number of datagrams received since the byte before.
+///
+/// # Errors
+/// If a system call fails.
+pub fn drain(descriptors: &[RawFd], cpu: usize) -> Result<()> {
+    cpu::pin_to(cpu)?;
+    // SAFETY: the parent passed these numbers as its open sockets, made inheritable for us; nobody
+    // else in this process uses them. They are never closed, hence `ManuallyDrop`.
+    let sockets: Vec<_> = descriptors
+        .iter()
+        .map(|fd| ManuallyDrop::new(unsafe { UdpSocket::from_raw_fd(*fd) }))
+        .collect();
+    // SAFETY: no arguments that could be wrong.
+    let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+    if epoll < 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    // SAFETY: just created, owned by nobody else.
+    let epoll = unsafe { File::from_raw_fd(epoll) };
+    let input = io::stdin();
+    let input_key = u64::MAX;
+    watch(&epoll, input.as_raw_fd(), input_key)?;
+    for (key, socket) in sockets.iter().enumerate() {
+        watch(&epoll, socket.as_raw_fd(), key as u64)?;
+    }
+    let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; 256];
+    let mut buf = vec![0; 65_536];
+    let mut received = 0u64;
+    loop {
+        // SAFETY: the kernel writes at most `events.len()` events.
+        let ready = unsafe {
+            libc::epoll_wait(
+                epoll.as_raw_fd(),
+                events.as_mut_ptr(),
+                events.len() as i32,
+                0,
+            )
+        };
+        let ready = usize::try_from(ready).map_err(|_| io::Error::last_os_error())?;
+        if ready == 0 {
+            clock::sleep(IDLE);
+        }
+        for event in &events[..ready] {
+            let key = event.u64;
+            if key == input_key {
+                if input.lock().read(&mut [0])? == 0 {
+                    return Ok(());
+                }
+                println!("{received}");
+                received = 0;
+            } else if let Some(socket) = sockets.get(key as usize) {
+                // Up to a limit each, so that a busy socket does not starve the others.
+                for _ in 0..64 {
+                    match socket.recv(&mut buf) {
+                        Ok(_) => received += 1,
+                        Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                        Err(e) => return Err(e.into()),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn watch(epoll: &File, fd: RawFd, key: u64) -> io::Result<()> {
+    let mut event = libc::epoll_event {
+        events: libc::EPOLLIN as u32,
+        u64: key,
+    };
+    // SAFETY: the kernel reads one event, which is ours.
+    let result =
+        unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn set_inheritable(fd: RawFd, inheritable: bool) -> io::Result<()> {
+    let flags = if inheritable { 0 } else { libc::FD_CLOEXEC };
+    // SAFETY: sets a flag of a descriptor that the caller holds open.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, flags) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn set_receive_buffer(socket: &UdpSocket) -> io::Result<()> {
+    // SAFETY: the kernel reads one integer of the length given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUF,
+            (&raw const RECEIVE_BUFFER).cast(),
+            size_of_val(&RECEIVE_BUFFER) as u32,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Raises the soft limit on open files to `count`.
+fn allow_descriptors(count: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes one rlimit, which is ours.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if limit.rlim_cur < count {
+        limit.rlim_cur = count.min(limit.rlim_max);
+        // SAFETY: the kernel reads one rlimit, which is ours.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
