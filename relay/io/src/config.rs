@@ -1,0 +1,74 @@
+//! What an operator may set about one shard's thread and sockets.
+
+use sealcast_model::ShardId;
+use sealcast_shard::ShardConfig;
+use std::net::{IpAddr, SocketAddr};
+
+/// One address to bind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// Where to bind; port 0 takes any.
+    pub addr: SocketAddr,
+    /// The address that clients use, if it is translated on the way (1:1 NAT). The port stays.
+    pub public: Option<IpAddr>,
+}
+
+impl Bind {
+    /// Without translation.
+    #[must_use]
+    pub fn new(addr: SocketAddr) -> Self {
+        Bind { addr, public: None }
+    }
+
+    /// The address that clients know `local` by.
+    pub(crate) fn announced(&self, local: SocketAddr) -> SocketAddr {
+        SocketAddr::new(self.public.unwrap_or(local.ip()), local.port())
+    }
+}
+
+/// One shard's thread and sockets.
+#[derive(Clone, Debug)]
+pub struct ShardIoConfig {
+    /// Which shard it is; names the thread.
+    pub id: ShardId,
+    /// The core to pin the thread to, one of [`usable_cores`](crate::usable_cores).
+    pub core: Option<usize>,
+    /// The engine's size.
+    pub shard: ShardConfig,
+    /// UDP sockets: at most one for each address family and address.
+    pub udp: Vec<Bind>,
+    /// ICE-TCP listeners; may be empty.
+    pub tcp: Vec<Bind>,
+    /// Bytes of each UDP socket's receive buffer. The kernel caps it at `net.core.rmem_max`.
+    pub receive_buffer: usize,
+    /// Bytes of each UDP socket's send buffer. The kernel caps it at `net.core.wmem_max`.
+    pub send_buffer: usize,
+    /// Messages taken by one receive call, 1..=1,024; 64 KiB of address space each.
+    pub receive_batch: usize,
+    /// Send runs of datagrams in one piece (UDP_SEGMENT).
+    pub gso: bool,
+    /// Receive runs of datagrams in one piece (UDP_GRO).
+    pub gro: bool,
+    /// ICE-TCP connections at once.
+    pub tcp_connections: usize,
+}
+
+impl ShardIoConfig {
+    /// The defaults, without any socket.
+    #[must_use]
+    pub fn new(id: ShardId) -> Self {
+        ShardIoConfig {
+            id,
+            core: None,
+            shard: ShardConfig::default(),
+            udp: Vec::new(),
+            tcp: Vec::new(),
+            receive_buffer: 4 << 20,
+            send_buffer: 4 << 20,
+            receive_batch: 64,
+            gso: true,
+            gro: true,
+            tcp_connections: 1_024,
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! The thread of one shard: waits, receives, lets the engine work, sends.
+
+use crate::clock::Clock;
+use crate::config::ShardIoConfig;
+use crate::limits::{COMMANDS_PER_TURN, EVENT_RETRY, RECEIVE_ROUNDS, STOP_PATIENCE};
+use crate::sys::{Epoll, EventFd, Ready, ReceiveBatch, pin_to_core, usable_cores};
+use crate::tcp::{CONNECTION, TcpSide};
+use crate::udp::UdpSide;
+use sealcast_model::limits::COMMAND_QUEUE;
+use sealcast_model::{Command, CommandSender, Counter, Event, ShardId, ShardStats, Time, Wake};
+use sealcast_shard::{EgressBatch, Outbox, SessionContext, Shard, Transport};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread::JoinHandle;
+
+/// Epoll tokens. Connections have [`CONNECTION`] set.
+const WAKER: u64 = 0;
+const UDP: u64 = 1;
+const LISTENER: u64 = 1 << 32;
+
+/// Takes a shard's events to the control plane.
+pub trait EventSink: Send {
+    /// Takes the event, or gives it back if there is no room now. Must not wait.
+    ///
+    /// # Errors
+    /// The event, to be offered again soon.
+    fn deliver(&mut self, shard: ShardId, event: Event) -> Result<(), Event>;
+}
+
+impl<F: FnMut(ShardId, Event) -> Result<(), Event> + Send> EventSink for F {
+    fn deliver(&mut self, shard: ShardId, event: Event) -> Result<(), Event> {
+        self(shard, event)
+    }
+}
+
+/// Why a shard could not start. The operator is at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A UDP address cannot be bound.
+    #[error("binding UDP sockets {addresses:?}: {error}")]
+    Udp {
+        /// What was asked for.
+        addresses: Vec<SocketAddr>,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A TCP address cannot be bound.
+    #[error("listening on TCP {addresses:?}: {error}")]
+    Tcp {
+        /// What was asked for.
+        addresses: Vec<SocketAddr>,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The thread cannot run on the core.
+    #[error("pinning to core {core}: {error}")]
+    Core {
+        /// What was asked for.
+        core: usize,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The system is out of descriptors or threads.
+    #[error("starting a shard: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Wakes a shard's thread.
+struct Waker {
+    event: EventFd,
+    /// The event is set and has not been seen: no need to set it again.
+    set: AtomicBool,
+}
+
+impl Wake for Waker {
+    fn wake(&self) {
+        if !self.set.swap(true, Ordering::AcqRel) {
+            self.event.signal();
+        }
+    }
+}
+
+/// A shard with its sockets, to be run on the thread that is to be its own.
+pub struct ShardIo {
+    id: ShardId,
+    shard: Shard,
+    outside: Outside,
+    commands: Receiver<Command>,
+    waker: Arc<Waker>,
+    sink: Box<dyn EventSink>,
+    /// Events were refused; offer them again at this time.
+    retry: Time,
+    readable: Vec<usize>,
+    received: ReceiveBatch,
+    /// Commands were left in their queue until events are taken.
+    commands_wait: bool,
+    /// When the shard stopped.
+    stopped: Option<Time>,
+}
+
+/// Everything that sends.
+struct Outside {
+    clock: Clock,
+    epoll: Epoll,
+    udp: UdpSide,
+    tcp: TcpSide,
+    stats: Arc<ShardStats>,
+}
+
+/// What the rest of the process holds of a shard.
+pub struct ShardPort {
+    /// The shard.
+    pub id: ShardId,
+    /// Where its UDP sockets are bound, as clients are to be told; an unspecified address stands
+    /// for every address of its family.
+    pub udp: Vec<SocketAddr>,
+    /// Where it listens for ICE-TCP, likewise.
+    pub tcp: Vec<SocketAddr>,
+    /// Takes commands.
+    pub commands: CommandSender,
+    /// What it counts.
+    pub stats: Arc<ShardStats>,
+}
+
+impl ShardIo {
+    /// Binds the sockets. Events go to `sink`.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn bind(
+        config: &ShardIoConfig,
+        context: SessionContext,
+        clock: Clock,
+        sink: Box<dyn EventSink>,
+    ) -> Result<(ShardIo, ShardPort), StartError> {
+        let addresses = |binds: &[crate::config::Bind]| binds.iter().map(|b| b.addr).collect();
+        let udp = UdpSide::new(config).map_err(|error| StartError::Udp {
+            addresses: addresses(&config.udp),
+            error,
+        })?;
+        let tcp =
+            TcpSide::new(&config.tcp, config.tcp_connections).map_err(|error| StartError::Tcp {
+                addresses: addresses(&config.tcp),
+                error,
+            })?;
+        let waker = Arc::new(Waker {
+            event: EventFd::new()?,
+            set: AtomicBool::new(false),
+        });
+        let epoll = Epoll::new()?;
+        epoll.add(&waker.event, WAKER)?;
+        udp.watch(&epoll, UDP)?;
+        tcp.watch(&epoll, LISTENER)?;
+        let (queue, commands) = sync_channel(COMMAND_QUEUE);
+        let stats = Arc::new(ShardStats::default());
+        let port = ShardPort {
+            id: config.id,
+            udp: udp.addresses()?,
+            tcp: tcp.addresses()?,
+            commands: CommandSender::new(queue, Arc::clone(&waker) as Arc<dyn Wake>),
+            stats: Arc::clone(&stats),
+        };
+        let shard = Shard::new(config.shard, context, clock.ntp(), Arc::clone(&stats));
+        let io = ShardIo {
+            id: config.id,
+            shard,
+            readable: Vec::with_capacity(udp.len()),
+            outside: Outside {
+                clock,
+                epoll,
+                udp,
+                tcp,
+                stats,
+            },
+            commands,
+            waker,
+            sink,
+            retry: Time::NEVER,
+            received: ReceiveBatch::new(config.receive_batch),
+            commands_wait: false,
+            stopped: None,
+        };
+        Ok((io, port))
+    }
+
+    /// Runs until [`Command::Stop`] has been carried out and every event was taken, or the system
+    /// fails.
+    ///
+    /// # Errors
+    /// Waiting for sockets failed, which no network input can cause.
+    pub fn run(mut self) -> io::Result<()> {
+        while !self.has_ended() {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Everything is closed and told, or has had its time to be told.
+    fn has_ended(&mut self) -> bool {
+        if !self.shard.is_stopping() {
+            return false;
+        }
+        let now = self.outside.clock.now();
+        let since = *self.stopped.get_or_insert(now);
+        !self.shard.has_events() || now - since > STOP_PATIENCE
+    }
+
+    /// Waits for something to do and does it.
+    fn turn(&mut self) -> io::Result<()> {
+        let deadline = self
+            .shard
+            .poll_timeout()
+            .min(self.outside.tcp.poll_timeout())
+            .min(self.retry);
+        let before = self.outside.clock.now();
+        let timeout = (deadline != Time::NEVER).then(|| deadline - before);
+        self.outside.epoll.wait(timeout)?;
+        // The one reading of the clock that everything in this turn goes by.
+        let now = self.outside.clock.now();
+        self.outside.stats.add(Counter::Wakeups, 1);
+        self.outside.udp.begin_turn();
+
+        self.take_ready(now);
+        self.receive(now);
+        if self.shard.poll_timeout() <= now {
+            let late = now - self.shard.poll_timeout();
+            self.outside.stats.loop_lag.record(late, 1);
+            self.shard.handle_timeout(now);
+        }
+        self.shard.flush(now, &mut self.outside);
+        self.outside.tcp.sweep(now, &mut self.shard);
+        self.deliver_events(now);
+        Ok(())
+    }
+
+    /// Does what the wait found, and notes which UDP sockets are readable.
+    fn take_ready(&mut self, now: Time) {
+        self.readable.clear();
+        for i in 0..self.outside.epoll.ready() {
+            let Some(ready) = self.outside.epoll.get(i) else {
+                break;
+            };
+            match ready.token {
+                WAKER => self.take_commands(now),
+                token if token & CONNECTION != 0 => self.handle_connection(now, ready),
+                token if token >= LISTENER => {
+                    let Outside { tcp, epoll, .. } = &mut self.outside;
+                    let listener = (token - LISTENER) as usize;
+                    tcp.accept(now, listener, epoll, &mut self.shard);
+                }
+                token => self.readable.push((token - UDP) as usize),
+            }
+            if self.shard.wants_flush() {
+                self.shard.flush(now, &mut self.outside);
+            }
+        }
+    }
+
+    fn handle_connection(&mut self, now: Time, ready: Ready) {
+        let Outside { tcp, epoll, .. } = &mut self.outside;
+        tcp.handle_ready(now, ready, epoll, &mut self.shard);
+    }
+
+    /// Receives from the readable sockets, each in its turn, and forwards after each round, so that
+    /// a packet never waits for more than one batch.
+    fn receive(&mut self, now: Time) {
+        for round in 0..RECEIVE_ROUNDS {
+            if self.readable.is_empty() {
+                return;
+            }
+            if round > 0 {
+                self.shard.flush(now, &mut self.outside);
+            }
+            let mut i = 0;
+            while let Some(socket) = self.readable.get(i).copied() {
+                if self.receive_from(now, socket) {
+                    i += 1;
+                } else {
+                    self.readable.swap_remove(i);
+                }
+            }
+        }
+    }
+
+    /// Takes what one call gives, and reports whether there may be more.
+    fn receive_from(&mut self, now: Time, index: usize) -> bool {
+        let stats = Arc::clone(&self.outside.stats);
+        let Some(socket) = self.outside.udp.socket(index) else {
+            return false;
+        };
+        stats.add(Counter::ReceiveCalls, 1);
+        let count = match self.received.receive(socket) {
+            Ok(count) => count,
+            Err(e) => {
+                // What ICMP reports about some destination ends up here; nothing is lost by it.
+                tracing::debug!(error = %e, "receive failed");
+                return false;
+            }
+        };
+        let stamps = self.outside.clock.stamps();
+        for i in 0..count {
+            let Some(message) = self.received.message(i) else {
+                continue;
+            };
+            let Some(path) = self.outside.udp.path_of(index, &message) else {
+                continue;
+            };
+            if message.truncated {
+                stats.add(Counter::DropOversize, 1);
+                continue;
+            }
+            let (bytes, segment_size) = (message.bytes, message.segment_size.max(1));
+            let datagrams = bytes.len().div_ceil(segment_size);
+            stats.add(Counter::DatagramsIn, datagrams as u64);
+            let received = stamps.map(message.stamp);
+            self.shard
+                .handle_datagrams(now, received, &path, bytes, segment_size);
+            if self.shard.wants_flush() {
+                self.shard.flush(now, &mut self.outside);
+            }
+        }
+        count == self.received.capacity()
+    }
+
+    /// Carries out what the control plane asks for.
+    fn take_commands(&mut self, now: Time) {
+        // Cleared before looking, so that a command queued after the look wakes again.
+        self.waker.set.store(false, Ordering::Release);
+        self.waker.event.clear();
+        for _ in 0..COMMANDS_PER_TURN {
+            if !self.shard.takes_commands() {
+                self.commands_wait = true;
+                return;
+            }
+            match self.commands.try_recv() {
+                Ok(command) => self.shard.handle_command(now, command),
+                Err(TryRecvError::Empty) => return,
+                // Nobody can reach this shard any more.
+                Err(TryRecvError::Disconnected) => {
+                    return self.shard.handle_command(now, Command::Stop);
+                }
+            }
+        }
+        // There may be more.
+        self.waker.wake();
+    }
+
+    fn deliver_events(&mut self, now: Time) {
+        self.retry = Time::NEVER;
+        while let Some(event) = self.shard.poll_event() {
+            if let Err(event) = self.sink.deliver(self.id, event) {
+                self.shard.unpoll_event(event);
+                self.retry = now + EVENT_RETRY;
+                return;
+            }
+        }
+        if std::mem::take(&mut self.commands_wait) {
+            self.waker.wake();
+        }
+    }
+}
+
+impl Outbox for Outside {
+    fn send(&mut self, batch: &EgressBatch) -> Time {
+        self.udp.send(batch, &self.stats);
+        if !self.tcp.is_idle() {
+            for run in batch.runs() {
+                let Transport::Tcp(handle) = run.path.transport else {
+                    continue;
+                };
+                for packet in batch.datagrams(run) {
+                    self.tcp.push(handle, packet, &self.stats);
+                }
+            }
+            self.tcp.write_dirty(&self.epoll, &self.stats);
+        }
+        self.clock.now()
+    }
+}
+
+/// A running shard.
+pub struct ShardThread {
+    /// How to reach it.
+    pub port: ShardPort,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl ShardThread {
+    /// Binds the sockets and starts the thread.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left behind then.
+    pub fn spawn(
+        config: &ShardIoConfig,
+        context: SessionContext,
+        clock: Clock,
+        sink: Box<dyn EventSink>,
+    ) -> Result<ShardThread, StartError> {
+        if let Some(core) = config.core
+            && !usable_cores()?.contains(&core)
+        {
+            let error = io::Error::other("the process may not run on it");
+            return Err(StartError::Core { core, error });
+        }
+        let (io, port) = ShardIo::bind(config, context, clock, sink)?;
+        let core = config.core;
+        let thread = std::thread::Builder::new()
+            .name(format!("shard-{}", config.id.0))
+            .spawn(move || {
+                if let Some(Err(e)) = core.map(pin_to_core) {
+                    tracing::warn!(error = %e, "a shard runs unpinned");
+                }
+                io.run()
+            })?;
+        Ok(ShardThread { port, thread })
+    }
+
+    /// Asks it to stop; see [`Command::Stop`]. False if its queue is full: ask again.
+    #[must_use]
+    pub fn stop(&self) -> bool {
+        self.port.commands.send(Command::Stop).is_ok()
+    }
+
+    /// Whether the thread has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the thread to end.
+    ///
+    /// # Errors
+    /// What [`ShardIo::run`] returned, or that the thread panicked.
+    pub fn join(self) -> io::Result<()> {
+        let panicked = |_| Err(io::Error::other("a shard's thread panicked"));
+        self.thread.join().unwrap_or_else(panicked)
+    }
+}

@@ -1,0 +1,279 @@
+//! A shard's UDP sockets: where datagrams come from, and how batches leave.
+
+use crate::config::{Bind, ShardIoConfig};
+use crate::limits::SEND_WAIT;
+use crate::sys::{Datagram, Epoll, Message, SendBatch, UdpOptions, bind_udp, wait_writable};
+use sealcast_model::{Counter, ShardStats};
+use sealcast_shard::{EgressBatch, Path, Run, Transport};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+
+/// Segments up to this size fit every link that carries IPv6 (RFC 8200 §5: 1,280 bytes), so that a
+/// kernel that will not cut them up does not do it for any size.
+const SEGMENT_FITS_ANY_LINK: usize = 1_232;
+
+struct Socket {
+    socket: UdpSocket,
+    bind: Bind,
+    port: u16,
+    /// The kernel segments what is sent here.
+    gso: bool,
+}
+
+/// The UDP side of a shard's I/O.
+pub(crate) struct UdpSide {
+    sockets: Vec<Socket>,
+    sending: SendBatch,
+    /// Indices of the runs that one socket sends.
+    chosen: Vec<u32>,
+    /// May still be waited in this turn for full socket buffers.
+    patience: bool,
+}
+
+impl UdpSide {
+    pub(crate) fn new(config: &ShardIoConfig) -> io::Result<Self> {
+        let mut sockets = Vec::with_capacity(config.udp.len());
+        for bind in &config.udp {
+            let options = UdpOptions {
+                receive_buffer: config.receive_buffer,
+                send_buffer: config.send_buffer,
+                gro: config.gro,
+                packet_info: bind.addr.ip().is_unspecified(),
+            };
+            let socket = bind_udp(bind.addr, &options)?;
+            let port = socket.local_addr()?.port();
+            sockets.push(Socket {
+                socket,
+                bind: *bind,
+                port,
+                gso: config.gso,
+            });
+        }
+        Ok(UdpSide {
+            sockets,
+            sending: SendBatch::new(),
+            chosen: Vec::with_capacity(sealcast_shard::limits::EGRESS_RUNS),
+            patience: true,
+        })
+    }
+
+    /// Watches the sockets, with tokens from `first` on.
+    pub(crate) fn watch(&self, epoll: &Epoll, first: u64) -> io::Result<()> {
+        for (socket, token) in self.sockets.iter().zip(first..) {
+            epoll.add(&socket.socket, token)?;
+        }
+        Ok(())
+    }
+
+    /// Where they are bound, as clients are to be told. Unspecified addresses stay so.
+    pub(crate) fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.sockets
+            .iter()
+            .map(|s| Ok(s.bind.announced(s.socket.local_addr()?)))
+            .collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// A turn begins.
+    pub(crate) fn begin_turn(&mut self) {
+        self.patience = true;
+    }
+
+    /// A socket, to receive from.
+    pub(crate) fn socket(&self, index: usize) -> Option<&UdpSocket> {
+        self.sockets.get(index).map(|s| &s.socket)
+    }
+
+    /// The 5-tuple of a message that a socket received.
+    pub(crate) fn path_of(&self, index: usize, message: &Message<'_>) -> Option<Path> {
+        let socket = self.sockets.get(index)?;
+        let ip = message.to.unwrap_or(socket.bind.addr.ip());
+        Some(Path {
+            transport: Transport::Udp,
+            local: socket.bind.announced(SocketAddr::new(ip, socket.port)),
+            remote: message.from,
+        })
+    }
+
+    /// Sends the batch's UDP runs.
+    pub(crate) fn send(&mut self, batch: &EgressBatch, stats: &ShardStats) {
+        for index in 0..self.sockets.len() {
+            let mut chosen = std::mem::take(&mut self.chosen);
+            chosen.clear();
+            for (i, run) in batch.runs().iter().enumerate() {
+                if run.path.transport == Transport::Udp && self.socket_of(&run.path) == Some(index)
+                {
+                    chosen.push(i as u32);
+                }
+            }
+            self.send_chosen(index, batch, &chosen, stats);
+            self.chosen = chosen;
+        }
+    }
+
+    /// The socket that has the path's local address.
+    fn socket_of(&self, path: &Path) -> Option<usize> {
+        if self.sockets.len() == 1 {
+            return Some(0);
+        }
+        let is = |s: &Socket| s.port == path.local.port() && s.sends_from(path.local.ip());
+        self.sockets.iter().position(is)
+    }
+
+    /// Sends runs of `batch` by one socket.
+    fn send_chosen(
+        &mut self,
+        index: usize,
+        batch: &EgressBatch,
+        chosen: &[u32],
+        stats: &ShardStats,
+    ) {
+        let run = |i: &u32| batch.runs().get(*i as usize);
+        let mut rest = chosen;
+        while let (Some(first), Some(socket)) =
+            (rest.first().and_then(run), self.sockets.get(index))
+        {
+            if !socket.gso && first.segments() > 1 {
+                self.send_segments(index, batch, first, stats);
+                rest = &rest[1..];
+                continue;
+            }
+            let messages = rest
+                .iter()
+                .filter_map(run)
+                .take_while(|run| socket.gso || run.segments() == 1)
+                .map(|run| socket.message(batch, run));
+            stats.add(Counter::SendCalls, 1);
+            match self.sending.send(&socket.socket, messages) {
+                Ok(sent) => {
+                    let (done, left) = rest.split_at(sent.clamp(1, rest.len()));
+                    let datagrams: usize = done.iter().filter_map(run).map(Run::segments).sum();
+                    stats.add(Counter::DatagramsOut, datagrams as u64);
+                    rest = left;
+                }
+                Err(e) => {
+                    if !self.on_error(index, batch, first, &e, stats) {
+                        continue;
+                    }
+                    rest = &rest[1..];
+                }
+            }
+        }
+    }
+
+    /// Deals with a refusal of `run`. True if the run is dealt with, false to try it again.
+    fn on_error(
+        &mut self,
+        index: usize,
+        batch: &EgressBatch,
+        run: &Run,
+        error: &io::Error,
+        stats: &ShardStats,
+    ) -> bool {
+        let Some(socket) = self.sockets.get_mut(index) else {
+            return true;
+        };
+        if error.kind() == ErrorKind::Interrupted {
+            return false;
+        }
+        if error.kind() == ErrorKind::WouldBlock {
+            if std::mem::take(&mut self.patience) && wait_writable(socket.socket.as_fd(), SEND_WAIT)
+            {
+                return false;
+            }
+            stats.add(Counter::DropSendBuffer, run.segments() as u64);
+            return true;
+        }
+        if run.segments() > 1 && is_gso_refusal(error) {
+            stats.add(Counter::GsoRefused, 1);
+            // EIO: no checksum offload on this route. EINVAL: a segment is longer than the path
+            // takes, unless it is so short that it cannot be that.
+            let never = error.raw_os_error() == Some(libc::EIO)
+                || run.segment_size <= SEGMENT_FITS_ANY_LINK;
+            if never && socket.gso {
+                socket.gso = false;
+                tracing::warn!(%error, "UDP segmentation offload refused; sending one by one");
+            }
+            self.send_segments(index, batch, run, stats);
+            return true;
+        }
+        match error.raw_os_error() {
+            Some(libc::ENOBUFS) => stats.add(Counter::DropSendBuffer, run.segments() as u64),
+            _ => stats.add(Counter::SendErrors, run.segments() as u64),
+        }
+        true
+    }
+
+    /// Sends a run datagram by datagram.
+    fn send_segments(&mut self, index: usize, batch: &EgressBatch, run: &Run, stats: &ShardStats) {
+        let Some(socket) = self.sockets.get(index) else {
+            return;
+        };
+        let total = run.segments();
+        let mut done = 0;
+        while done < total {
+            let messages = batch.datagrams(run).skip(done).map(|bytes| Datagram {
+                bytes,
+                segment_size: None,
+                ..socket.message(batch, run)
+            });
+            stats.add(Counter::SendCalls, 1);
+            match self.sending.send(&socket.socket, messages) {
+                Ok(sent) => {
+                    stats.add(Counter::DatagramsOut, sent as u64);
+                    done += sent.max(1);
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    if std::mem::take(&mut self.patience)
+                        && wait_writable(socket.socket.as_fd(), SEND_WAIT)
+                    {
+                        continue;
+                    }
+                    return stats.add(Counter::DropSendBuffer, (total - done) as u64);
+                }
+                Err(_) => {
+                    stats.add(Counter::SendErrors, 1);
+                    done += 1;
+                }
+            }
+        }
+    }
+}
+
+impl Socket {
+    /// Whether datagrams from `ip` leave by this socket.
+    fn sends_from(&self, ip: IpAddr) -> bool {
+        let own = self.bind.addr.ip();
+        if own.is_unspecified() && self.bind.public.is_none() {
+            own.is_ipv4() == ip.is_ipv4()
+        } else {
+            self.bind.public.unwrap_or(own) == ip
+        }
+    }
+
+    fn message<'a>(&self, batch: &'a EgressBatch, run: &Run) -> Datagram<'a> {
+        // Only a socket of several addresses must be told which to use; behind a translation the
+        // routing table knows.
+        let several = self.bind.addr.ip().is_unspecified() && self.bind.public.is_none();
+        Datagram {
+            to: run.path.remote,
+            source: several.then(|| run.path.local.ip()),
+            bytes: batch.bytes(run),
+            segment_size: (run.segments() > 1)
+                .then(|| u16::try_from(run.segment_size).unwrap_or(u16::MAX)),
+        }
+    }
+}
+
+/// Whether the kernel would not cut a message up.
+fn is_gso_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)
+    )
+}
