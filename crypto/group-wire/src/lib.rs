@@ -31,6 +31,10 @@ pub const MAX_KEY_PACKAGES: usize = 4;
 /// Length of a group id in bytes.
 pub const GROUP_ID_LEN: usize = 16;
 
+/// Identity in the basic credential of the delivery service, as it stands among the group's external
+/// senders.
+pub const DELIVERY_SERVICE_IDENTITY: &[u8] = b"sealcast delivery service";
+
 /// From a participant to the delivery service.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserialize, TlsSize)]
 #[repr(u8)]

@@ -10,8 +10,8 @@ use zeroize::{Zeroize, Zeroizing};
 /// Shortest base key, in bytes: anything below 128 bits can be guessed.
 pub const MIN_BASE_KEY_LEN: usize = 16;
 
-/// Longest base key, in bytes. HKDF takes any; a longer one is a mistake.
-pub const MAX_BASE_KEY_LEN: usize = 64;
+/// Longest base key, in bytes: the longest `AEAD.Nk`, which is what an MLS group exports (§5.2).
+pub const MAX_BASE_KEY_LEN: usize = 96;
 
 const KEY_LABEL: &[u8] = b"SFrame 1.0 Secret key ";
 const SALT_LABEL: &[u8] = b"SFrame 1.0 Secret salt ";
