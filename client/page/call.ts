@@ -1,0 +1,351 @@
+/** The call: tiles, their marks, the controls, and what the user is told on the way. */
+import { type Link, type RemoteTrack, type Room, type SealcastError, formatLink } from "../src/index.js";
+import { brand, copyText } from "./chrome.js";
+import { type ControlName, Controls } from "./controls.js";
+import { type SealDetails, SealDialog, helpDialog } from "./dialogs.js";
+import { announce, el, fill, setText } from "./dom.js";
+import { icon } from "./icons.js";
+import { NetworkPanel } from "./network-panel.js";
+import { type OwnDevice, OwnMedia } from "./own-media.js";
+import { MARK_ICONS, callMark, markOf, ownMark } from "./seal.js";
+import { shortcutOf } from "./shortcuts.js";
+import { Stage } from "./stage.js";
+import { themeButton } from "./theme.js";
+import { Tile } from "./tile.js";
+import { guestName, plainDeviceError, plainError } from "./words.js";
+
+/** What the page uses of a room. */
+export type CallRoom = Pick<
+  Room,
+  | "on"
+  | "participants"
+  | "grants"
+  | "state"
+  | "hasKey"
+  | "waiting"
+  | "sealOf"
+  | "stats"
+  | "publish"
+  | "unpublish"
+  | "replaceTrack"
+  | "mute"
+>;
+
+export interface CallOptions {
+  room: CallRoom;
+  link: Link;
+  name: string;
+  camera: MediaStreamTrack | undefined;
+  microphone: MediaStreamTrack | undefined;
+  leave: () => void;
+}
+
+const SELF = "self";
+const TRACK_LABELS = { audio: "Voice", camera: "Camera", screen: "Screen", imaging: "Imaging" } as const;
+
+/** How long a message stays at the bottom of the call. */
+const TOAST_MS = 6_000;
+
+export class CallPage {
+  readonly element: HTMLElement;
+  readonly #room: CallRoom;
+  readonly #options: CallOptions;
+  readonly #own: OwnMedia;
+  readonly #stage = new Stage();
+  readonly #tiles = new Map<string, Tile>();
+  /** Media of tracks that a slot shows, by track. */
+  readonly #shown = new Map<string, MediaStreamTrack>();
+  readonly #controls: Controls;
+  readonly #network: NetworkPanel;
+  readonly #banner = el("div", { class: "banner", role: "status", hidden: true });
+  readonly #summary = el("div", { class: "call-seal" });
+  readonly #toasts = el("div", { class: "toasts", role: "status" });
+  readonly #stop: (() => void)[] = [];
+  #sealDialog: { key: string; dialog: SealDialog } | undefined;
+
+  constructor(options: CallOptions) {
+    this.#options = options;
+    this.#room = options.room;
+    this.#own = new OwnMedia(options.room, () => this.#drawOwn());
+    this.#controls = new Controls(
+      (name) => this.#isAvailable(name),
+      (name) => this.#run(name),
+    );
+    this.#network = new NetworkPanel(
+      { stats: () => this.#room.stats(), nameOf: guestName },
+      () => this.#run("network"),
+    );
+    this.element = el(
+      "div",
+      { class: "call" },
+      el("header", { class: "call-header" }, brand(), this.#summary, themeButton()),
+      this.#banner,
+      el("main", { class: "call-main", id: "main" }, this.#stage.element, this.#network.element),
+      this.#toasts,
+      el("footer", { class: "call-footer" }, this.#controls.element),
+    );
+    this.#addTile(SELF, options.name ? `${options.name} (you)` : "You", "self");
+    this.#listen();
+    this.#drawOwn();
+    this.#drawState();
+    void this.#begin();
+  }
+
+  dispose(): void {
+    for (const stop of this.#stop) stop();
+    this.#network.dispose();
+    this.#stage.dispose();
+    this.#sealDialog?.dialog.element.close();
+    for (const tile of this.#tiles.values()) tile.dispose();
+    this.#own.stop();
+  }
+
+  async #begin(): Promise<void> {
+    const { microphone, camera } = this.#options;
+    await Promise.all([
+      microphone && this.#attempt("microphone", () => this.#own.begin("microphone", microphone)),
+      camera && this.#attempt("camera", () => this.#own.begin("camera", camera)),
+    ]);
+  }
+
+  #listen(): void {
+    const room = this.#room;
+    const onKey = (event: KeyboardEvent): void => {
+      const name = shortcutOf(event);
+      if (!name || !this.#isAvailable(name)) return;
+      event.preventDefault();
+      this.#run(name);
+    };
+    addEventListener("keydown", onKey);
+    this.#stop.push(
+      () => removeEventListener("keydown", onKey),
+      room.on("participant-joined", ({ participant }) => {
+        this.#addTile(participant, guestName(participant), "person");
+        announce(`${guestName(participant)} joined`);
+      }),
+      room.on("participant-left", ({ participant }) => {
+        this.#removeTile(participant.participant);
+        announce(`${guestName(participant.participant)} left`);
+      }),
+      room.on("track-published", (track) => this.#onTrack(track)),
+      room.on("track-updated", (track) => this.#onTrack(track)),
+      room.on("track-unpublished", ({ track }) => this.#onTrackGone(track)),
+      room.on("track-shown", ({ track, media }) => {
+        this.#shown.set(track.track, media);
+        this.#onTrack(track);
+      }),
+      room.on("track-hidden", ({ track }) => {
+        this.#shown.delete(track.track);
+        this.#onTrack(track);
+      }),
+      room.on("subscription-refused", ({ error }) => this.#complain(error)),
+      room.on("publication-updated", ({ publication, blocked }) => {
+        if (blocked !== undefined) this.#toast("The relay stopped forwarding your picture or voice. Turn it off and on again.");
+        else this.#toast("Whoever leads the consult muted you.");
+        this.#own.onMuted(publication);
+      }),
+      room.on("seals", () => this.#drawMarks()),
+      room.on("state", () => this.#drawState()),
+      room.on("going-away", () => this.#toast("The relay is restarting. The call continues as soon as it is back.")),
+      room.on("warning", (error) => this.#complain(error)),
+    );
+  }
+
+  // Tiles.
+
+  #addTile(key: string, name: string, kind: "person" | "screen" | "self"): Tile {
+    const known = this.#tiles.get(key);
+    if (known) return known;
+    const tile = new Tile({ key, name, kind, onDetails: () => this.#openSealDialog(key) });
+    this.#tiles.set(key, tile);
+    this.#stage.add(tile.element, kind === "screen");
+    this.#drawMarks();
+    return tile;
+  }
+
+  #removeTile(key: string): void {
+    this.#tiles.get(key)?.dispose();
+    this.#tiles.delete(key);
+    this.#stage.layOut();
+    this.#drawMarks();
+  }
+
+  #onTrack(track: RemoteTrack): void {
+    const isScreen = track.source === "screen" || track.source === "imaging";
+    const owner = guestName(track.participant);
+    const tile = isScreen
+      ? this.#addTile(track.track, `${owner}, ${TRACK_LABELS[track.source].toLowerCase()}`, "screen")
+      : this.#tiles.get(track.participant);
+    if (!tile) return;
+    const media = this.#shown.get(track.track);
+    if (track.source === "audio") {
+      tile.setAudio(media);
+      tile.setMuted(track.muted);
+    } else {
+      tile.setVideo(track.muted ? undefined : media);
+      tile.setNote(this.#noteFor(track));
+    }
+    this.#drawMarks();
+  }
+
+  #noteFor(track: RemoteTrack): string {
+    if (track.muted) return "Camera is off";
+    if (this.#room.waiting().some((waiting) => waiting.track === track.track)) {
+      return "Not shown: all places are taken";
+    }
+    return "";
+  }
+
+  #onTrackGone(track: RemoteTrack): void {
+    this.#shown.delete(track.track);
+    if (track.source === "screen" || track.source === "imaging") this.#removeTile(track.track);
+    const tile = this.#tiles.get(track.participant);
+    if (track.source === "audio") tile?.setAudio(undefined);
+    if (track.source === "camera") tile?.setVideo(undefined);
+    this.#drawMarks();
+  }
+
+  /** The tracks behind a tile of somebody else. */
+  #tracksOf(key: string): RemoteTrack[] {
+    const person = this.#room.participants.get(key);
+    if (person) {
+      return [...person.tracks.values()].filter(({ source }) => source === "audio" || source === "camera");
+    }
+    return [...this.#room.participants.values()].flatMap(({ tracks }) => tracks.get(key) ?? []);
+  }
+
+  // Marks.
+
+  #drawMarks(): void {
+    for (const [key, tile] of this.#tiles) {
+      const before = tile.mark.state;
+      tile.setMark(this.#markFor(key));
+      if (tile.mark.state === "broken" && before !== "broken") announce(`${tile.name}: ${tile.mark.label}`);
+    }
+    const summary = callMark([...this.#tiles.values()].map(({ mark }) => mark));
+    if (this.#summary.dataset["state"] !== summary.state || this.#summary.textContent !== summary.label) {
+      this.#summary.dataset["state"] = summary.state;
+      fill(this.#summary, icon(MARK_ICONS[summary.state]), el("span", {}, summary.label));
+    }
+    this.#sealDialog?.dialog.update();
+  }
+
+  #markFor(key: string): Tile["mark"] {
+    const { hasKey } = this.#room;
+    if (key === SELF) return ownMark(this.#own.publications().map(({ seal }) => seal), hasKey);
+    const tracks = this.#tracksOf(key).map((track) => ({
+      seal: this.#room.sealOf(track.track),
+      muted: track.muted,
+      ...(track.blocked === undefined ? {} : { blocked: track.blocked }),
+    }));
+    return markOf(tracks, hasKey);
+  }
+
+  #openSealDialog(key: string): void {
+    const dialog = new SealDialog(() => this.#sealDetails(key));
+    this.#sealDialog = { key, dialog };
+    dialog.element.addEventListener("close", () => {
+      this.#sealDialog = undefined;
+    });
+  }
+
+  #sealDetails(key: string): SealDetails | undefined {
+    const tile = this.#tiles.get(key);
+    if (!tile) return undefined;
+    const tracks =
+      key === SELF
+        ? this.#own.publications().map(({ source, seal }) => ({ label: TRACK_LABELS[source], sealed: seal }))
+        : this.#tracksOf(key).map(({ source, track }) => ({
+            label: TRACK_LABELS[source],
+            opened: this.#room.sealOf(track),
+          }));
+    return { name: tile.name, mark: tile.mark, tracks };
+  }
+
+  // Controls.
+
+  #isAvailable(name: ControlName): boolean {
+    const { publish } = this.#room.grants;
+    if (name === "microphone") return publish.includes("audio");
+    if (name === "camera") return publish.includes("camera");
+    if (name === "screen") return publish.includes("screen") && "getDisplayMedia" in navigator.mediaDevices;
+    if (name === "invite") return this.#options.link.key !== undefined;
+    return true;
+  }
+
+  #run(name: ControlName): void {
+    switch (name) {
+      case "microphone":
+      case "camera":
+      case "screen":
+        void this.#attempt(name, () => this.#own.toggle(name));
+        break;
+      case "invite":
+        void this.#copyInvitation();
+        break;
+      case "network":
+        this.#network.show(!this.#network.shown);
+        this.#controls.setPressed("network", this.#network.shown);
+        this.#stage.layOut();
+        break;
+      case "help":
+        helpDialog();
+        break;
+      case "leave":
+        this.#options.leave();
+        break;
+    }
+  }
+
+  async #attempt(device: OwnDevice, action: () => Promise<void>): Promise<void> {
+    try {
+      await action();
+    } catch (error) {
+      // Dismissing the browser's screen chooser is a choice, not a fault.
+      if (device === "screen" && error instanceof DOMException && error.name === "NotAllowedError") return;
+      if (error instanceof DOMException) this.#toast(plainDeviceError(error, device));
+      else this.#complain(error);
+    }
+  }
+
+  async #copyInvitation(): Promise<void> {
+    const copied = await copyText(formatLink(location.href, this.#options.link));
+    this.#toast(copied ? "Invitation link copied. It carries the key: share it with care." : "Copying failed.");
+  }
+
+  #drawOwn(): void {
+    const tile = this.#tiles.get(SELF);
+    for (const device of ["microphone", "camera", "screen"] as const) {
+      this.#controls.setPressed(device, this.#own.isOn(device));
+    }
+    tile?.setVideo(this.#own.track("camera"));
+    tile?.setMuted(!this.#own.isOn("microphone"));
+    tile?.setNote(this.#own.isOn("camera") ? "" : "Camera is off");
+    this.#drawMarks();
+  }
+
+  #drawState(): void {
+    const words = {
+      connecting: "Connecting sound and pictures…",
+      reconnecting: "The connection dropped. Reconnecting…",
+      connected: "",
+      closed: "",
+    }[this.#room.state];
+    setText(this.#banner, words);
+    this.#banner.hidden = words === "";
+    this.element.dataset["state"] = this.#room.state;
+    this.#stage.layOut();
+  }
+
+  #complain(error: unknown): void {
+    const plain = plainError(error);
+    this.#toast(`${plain.title}. ${plain.text}`);
+    console.warn("sealcast:", (error as SealcastError).code, error);
+  }
+
+  #toast(text: string): void {
+    const toast = el("div", { class: "toast" }, text);
+    this.#toasts.append(toast);
+    setTimeout(() => toast.remove(), TOAST_MS);
+  }
+}

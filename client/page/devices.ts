@@ -1,0 +1,79 @@
+/** Cameras and microphones: choosing, starting, and how loud a microphone is. */
+
+export type DeviceKind = "audioinput" | "videoinput";
+
+/** 720p30 is what a consult needs; a camera that cannot do it gives what it has. */
+const CAMERA: MediaTrackConstraints = {
+  width: { ideal: 1280 },
+  height: { ideal: 720 },
+  frameRate: { ideal: 30, max: 30 },
+};
+const MICROPHONE: MediaTrackConstraints = {
+  echoCancellation: true,
+  noiseSuppression: true,
+  autoGainControl: true,
+};
+
+export async function openCamera(deviceId?: string): Promise<MediaStreamTrack> {
+  const video = { ...CAMERA, ...overrides(), ...(deviceId ? { deviceId: { exact: deviceId } } : {}) };
+  const stream = await navigator.mediaDevices.getUserMedia({ video });
+  return firstTrack(stream);
+}
+
+export async function openMicrophone(deviceId?: string): Promise<MediaStreamTrack> {
+  const audio = { ...MICROPHONE, ...(deviceId ? { deviceId: { exact: deviceId } } : {}) };
+  const stream = await navigator.mediaDevices.getUserMedia({ audio });
+  return firstTrack(stream);
+}
+
+export async function openScreen(): Promise<MediaStreamTrack> {
+  const stream = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { max: 15 } } });
+  const track = firstTrack(stream);
+  // Text and images, not film: sharpness before smoothness.
+  track.contentHint = "detail";
+  return track;
+}
+
+export async function listDevices(kind: DeviceKind): Promise<MediaDeviceInfo[]> {
+  const devices = await navigator.mediaDevices.enumerateDevices();
+  return devices.filter((device) => device.kind === kind && device.deviceId !== "");
+}
+
+/**
+ * Reports the microphone's level, 0–1, some ten times a second.
+ *
+ * @returns what stops it
+ */
+export function meterLevel(track: MediaStreamTrack, report: (level: number) => void): () => void {
+  const context = new AudioContext();
+  const analyser = context.createAnalyser();
+  analyser.fftSize = 1024;
+  context.createMediaStreamSource(new MediaStream([track])).connect(analyser);
+  const samples = new Float32Array(analyser.fftSize);
+  const timer = setInterval(() => {
+    analyser.getFloatTimeDomainData(samples);
+    const power = samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length;
+    // −60 dBFS is silence, 0 dBFS is full scale.
+    const decibels = 10 * Math.log10(power + 1e-9);
+    report(Math.min(1, Math.max(0, (decibels + 60) / 60)));
+  }, 100);
+  return () => {
+    clearInterval(timer);
+    void context.close();
+  };
+}
+
+/** `?video=320x180@15` makes the camera small, for machines that run many pages at once. */
+function overrides(): MediaTrackConstraints {
+  const wanted = new URLSearchParams(location.search).get("video");
+  const match = /^(\d{2,4})x(\d{2,4})@(\d{1,2})$/.exec(wanted ?? "");
+  if (!match) return {};
+  const [, width, height, frameRate] = match;
+  return { width: Number(width), height: Number(height), frameRate: Number(frameRate) };
+}
+
+function firstTrack(stream: MediaStream): MediaStreamTrack {
+  const track = stream.getTracks()[0];
+  if (!track) throw new DOMException("the device gave no track", "NotFoundError");
+  return track;
+}

@@ -1,0 +1,113 @@
+/**
+ * What a tile's mark says. It is derived from counts of frames that the sealing worker really
+ * opened or sealed, never from what anybody claims.
+ */
+import type { OpenCounters, SealCounters } from "../src/index.js";
+import type { IconName } from "./icons.js";
+
+export type MarkState = "sealed" | "waiting" | "broken" | "clear";
+
+export interface Mark {
+  state: MarkState;
+  label: string;
+  /** One sentence for the details and for screen readers. */
+  explanation: string;
+}
+
+export const MARK_ICONS: Record<MarkState, IconName> = {
+  sealed: "lock",
+  waiting: "wait",
+  broken: "alert",
+  clear: "unlock",
+};
+
+export interface SealedTrack {
+  seal: OpenCounters | undefined;
+  muted: boolean;
+  blocked?: string;
+}
+
+/** The mark of somebody else's tile: the worst that holds for any of its tracks. */
+export function markOf(tracks: readonly SealedTrack[], hasKey: boolean): Mark {
+  const live = tracks.filter(({ muted }) => !muted);
+  const states = live.map(({ seal }) => seal?.state ?? "waiting");
+  if (states.includes("clear")) {
+    return {
+      state: "clear",
+      label: "Not sealed",
+      explanation: "This is not sealed: the relay can see and hear it.",
+    };
+  }
+  if (live.some(({ blocked }) => blocked !== undefined)) {
+    return {
+      state: "broken",
+      label: "Blocked",
+      explanation: "The relay stopped forwarding this, because it did not look sealed.",
+    };
+  }
+  if (states.includes("failing")) {
+    return {
+      state: "broken",
+      label: "Cannot open",
+      explanation: hasKey
+        ? "Frames arrive, but your key does not open them. One of you may have an outdated link."
+        : "Frames arrive, but your link has no key to open them with.",
+    };
+  }
+  // Somebody muted throughout has shown once that their frames open; that stays true.
+  const opened = tracks.some(({ seal }) => seal?.state === "open");
+  if (states.includes("open") || (live.length === 0 && opened)) {
+    return {
+      state: "sealed",
+      label: "Sealed",
+      explanation: "Every frame was sealed on their device and opened on yours. The relay cannot open it.",
+    };
+  }
+  return { state: "waiting", label: "Waiting", explanation: "No frame has arrived yet." };
+}
+
+/** The mark of one's own tile. */
+export function ownMark(seals: readonly (SealCounters | null)[], hasKey: boolean): Mark {
+  if (!hasKey) {
+    return {
+      state: "broken",
+      label: "No key",
+      explanation: "Your link has no key, so nothing of yours is sent.",
+    };
+  }
+  const states = seals.map((seal) => seal?.state ?? "waiting");
+  if (states.includes("withheld")) {
+    return {
+      state: "broken",
+      label: "Not sent",
+      explanation: "Frames could not be sealed and were therefore not sent.",
+    };
+  }
+  if (states.includes("sealing")) {
+    return {
+      state: "sealed",
+      label: "Sealed",
+      explanation: "Every frame of yours is sealed on this device before it is sent.",
+    };
+  }
+  return { state: "waiting", label: "Waiting", explanation: "Nothing of yours has been sent yet." };
+}
+
+/** The mark of the whole call, for the header. */
+export function callMark(marks: readonly Mark[]): { state: MarkState; label: string } {
+  const count = (state: MarkState): number => marks.filter((mark) => mark.state === state).length;
+  if (count("clear") > 0) return { state: "clear", label: "Not everything is sealed" };
+  if (count("broken") > 0) {
+    const broken = count("broken");
+    return { state: "broken", label: broken === 1 ? "1 tile cannot be opened" : `${broken} tiles cannot be opened` };
+  }
+  if (count("sealed") > 0) return { state: "sealed", label: "Sealed end to end" };
+  return { state: "waiting", label: "Waiting for others" };
+}
+
+/** A key id for people to compare: groups of four hex digits. */
+export function formatKeyId(keyId: string | null): string {
+  if (keyId === null) return "none yet";
+  const padded = keyId.padStart(Math.ceil(keyId.length / 4) * 4, "0");
+  return padded.replace(/(.{4})(?=.)/g, "$1 ");
+}

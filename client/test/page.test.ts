@@ -1,0 +1,76 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { MIN_TILE_WIDTH, fitGrid } from "../page/layout.js";
+import { callMark, formatKeyId, markOf, ownMark } from "../page/seal.js";
+import type { OpenCounters, OpenState } from "../src/e2ee/messages.js";
+
+const sealIn = (state: OpenState): OpenCounters => ({
+  opened: state === "open" ? 100 : 0,
+  unknownKey: 0,
+  inauthentic: 0,
+  malformed: 0,
+  duplicate: 0,
+  empty: 0,
+  clear: 0,
+  keyId: null,
+  state,
+  since: 0,
+});
+const tile = (...states: OpenState[]): { seal: OpenCounters; muted: boolean }[] =>
+  states.map((state) => ({ seal: sealIn(state), muted: false }));
+
+test("a tile's mark is the worst that holds for any of its tracks", () => {
+  assert.equal(markOf(tile("open", "open"), true).state, "sealed");
+  assert.equal(markOf(tile("open", "waiting"), true).state, "sealed");
+  assert.equal(markOf(tile("open", "failing"), true).state, "broken");
+  assert.equal(markOf(tile("failing", "clear"), true).state, "clear");
+  assert.equal(markOf(tile("waiting"), true).state, "waiting");
+  assert.equal(markOf([], true).state, "waiting");
+});
+
+test("a mark claims nothing that no frame has shown", () => {
+  assert.equal(markOf([{ seal: undefined, muted: false }], true).state, "waiting");
+  assert.equal(markOf([{ seal: undefined, muted: true }], true).state, "waiting");
+  assert.equal(markOf([{ seal: sealIn("open"), muted: false, blocked: "unsealed" }], true).state, "broken");
+  assert.match(markOf(tile("failing"), false).explanation, /no key/);
+  assert.equal(ownMark([], false).state, "broken");
+  assert.equal(ownMark([null], true).state, "waiting");
+});
+
+test("the call is sealed only if every tile is", () => {
+  const marks = (...tiles: OpenState[]) => tiles.map((state) => markOf(tile(state), true));
+  assert.equal(callMark(marks("open", "open")).state, "sealed");
+  assert.equal(callMark(marks("open", "failing")).label, "1 tile cannot be opened");
+  assert.equal(callMark(marks("open", "failing", "clear")).state, "clear");
+  assert.equal(callMark([]).state, "waiting");
+});
+
+test("key ids are grouped for comparing", () => {
+  assert.equal(formatKeyId("abc1234def5678"), "00ab c123 4def 5678");
+  assert.equal(formatKeyId(null), "none yet");
+});
+
+test("tiles always fit the stage, or fill its width and scroll", () => {
+  for (const [width, height] of [[1400, 760], [390, 640], [800, 600], [300, 200], [1200, 300]] as const) {
+    for (let count = 1; count <= 40; count++) {
+      const fit = fitGrid(count, width, height, 10);
+      const usedWidth = fit.columns * fit.width + (fit.columns - 1) * 10;
+      const usedHeight = fit.rows * fit.height + (fit.rows - 1) * 10;
+      assert.ok(fit.columns * fit.rows >= count);
+      assert.ok(usedWidth <= width, `${count} tiles in ${width}×${height} are too wide`);
+      assert.ok(fit.width >= MIN_TILE_WIDTH, `${count} tiles in ${width}×${height} are too narrow`);
+      if (usedHeight > height) {
+        const next = Math.ceil(count / Math.max(1, fit.columns)) * (MIN_TILE_WIDTH * 9) / 16;
+        assert.ok(next > height || usedWidth > width - MIN_TILE_WIDTH - 10);
+      }
+    }
+  }
+});
+
+test("one tile fills the stage, nine stand three by three on a desktop", () => {
+  assert.deepEqual(fitGrid(1, 1600, 900, 10), { columns: 1, rows: 1, width: 1600, height: 900 });
+  const nine = fitGrid(9, 1400, 760, 10);
+  assert.deepEqual([nine.columns, nine.rows], [3, 3]);
+  const phone = fitGrid(3, 390, 640, 8);
+  assert.equal(phone.columns, 1);
+});
