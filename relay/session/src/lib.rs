@@ -18,7 +18,7 @@ mod path;
 mod refusal;
 mod session;
 mod stun;
-mod tap;
+pub mod tap;
 
 pub use context::{ContextError, SessionContext};
 pub use path::{Path, Transport};

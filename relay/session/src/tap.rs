@@ -5,6 +5,8 @@
 //! `dimpl::Config` (building one costs 0.9 ms), and the exported keying material goes to the
 //! session. str0m gets random bytes of the same length in its place, so that whatever it might
 //! do with them, no two SRTP contexts ever share a key and a nonce.
+//!
+//! The native client of the load tester taps its keys in the same way.
 
 use sealcast_srtp::Profile;
 use std::cell::RefCell;
@@ -18,19 +20,22 @@ use str0m::crypto::dtls::{
 };
 use zeroize::Zeroizing;
 
-/// SRTP keys as the DTLS exporter yields them (RFC 5764 §4.2).
-pub(crate) struct TappedKeys {
-    pub(crate) profile: Profile,
-    pub(crate) material: Zeroizing<Vec<u8>>,
+/// SRTP keys as the DTLS exporter yields them (RFC 5764 §4.2). Wiped when dropped.
+pub struct TappedKeys {
+    /// The negotiated profile.
+    pub profile: Profile,
+    /// Both sides' master keys and salts, for [`sealcast_srtp::MasterKey::pair_from_dtls`].
+    pub material: Zeroizing<Vec<u8>>,
 }
 
 /// Where one session's keys arrive. Locked twice in a session's life.
 #[derive(Clone, Default)]
-pub(crate) struct KeySlot(Arc<Mutex<Option<TappedKeys>>>);
+pub struct KeySlot(Arc<Mutex<Option<TappedKeys>>>);
 
 impl KeySlot {
-    /// Takes the keys, once they have arrived.
-    pub(crate) fn take(&self) -> Option<TappedKeys> {
+    /// Takes the keys, once they have arrived. Trust them after str0m's `Event::Connected` alone,
+    /// when the peer's certificate has been checked.
+    pub fn take(&self) -> Option<TappedKeys> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -58,7 +63,7 @@ thread_local! {
 }
 
 /// Runs `build`, in which one DTLS instance is built with `config`; its keys will go to `slot`.
-pub(crate) fn build_with<T>(
+pub fn build_with<T>(
     config: &Arc<dimpl::Config>,
     slot: &KeySlot,
     build: impl FnOnce() -> T,
@@ -72,11 +77,12 @@ pub(crate) fn build_with<T>(
     built
 }
 
-/// The provider to put into str0m's `CryptoProvider`.
-pub(crate) static TAP: TapProvider = TapProvider;
+/// The `dtls_provider` to put into str0m's `CryptoProvider`.
+pub static TAP: TapProvider = TapProvider;
 
+/// Makes DTLS instances within [`build_with`], and nowhere else.
 #[derive(Debug)]
-pub(crate) struct TapProvider;
+pub struct TapProvider;
 
 impl DtlsProvider for TapProvider {
     fn generate_certificate(&self) -> Option<DtlsCert> {
