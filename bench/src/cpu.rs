@@ -53,7 +53,8 @@ impl Split {
     }
 }
 
-/// Meters the thread that opened it.
+/// Meters the thread that opened it. One per thread: the CPU has few counters, and more meters
+/// would share them by turns.
 pub struct Meter {
     counters: Option<Counters>,
 }
@@ -155,6 +156,8 @@ const HW_INSTRUCTIONS: u64 = 1;
 const EXCLUDE_USER: u64 = 1 << 4;
 const EXCLUDE_KERNEL: u64 = 1 << 5;
 const EXCLUDE_HV: u64 = 1 << 6;
+/// `PERF_FORMAT_TOTAL_TIME_ENABLED | PERF_FORMAT_TOTAL_TIME_RUNNING`.
+const FORMAT_WITH_TIMES: u64 = 0b11;
 
 /// The first published version of `struct perf_event_attr` (`PERF_ATTR_SIZE_VER0`), which every
 /// kernel accepts.
@@ -181,6 +184,7 @@ impl Counter {
         let attr = PerfEventAttr {
             size: size_of::<PerfEventAttr>() as u32,
             config,
+            read_format: FORMAT_WITH_TIMES,
             flags: exclude | EXCLUDE_HV,
             ..PerfEventAttr::default()
         };
@@ -204,10 +208,19 @@ impl Counter {
         Ok(Counter(unsafe { File::from_raw_fd(fd) }))
     }
 
+    /// The count, scaled up if the CPU's few counters were shared with somebody else's.
     fn read(&mut self) -> io::Result<u64> {
-        let mut value = [0; 8];
-        self.0.read_exact(&mut value)?;
-        Ok(u64::from_ne_bytes(value))
+        let mut record = [0; 24];
+        self.0.read_exact(&mut record)?;
+        let [value, enabled, running] = [0, 8, 16].map(|at| {
+            record[at..]
+                .first_chunk()
+                .map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+        });
+        if running == 0 {
+            return Err(io::Error::other("the CPU never counted for us"));
+        }
+        Ok((u128::from(value) * u128::from(enabled) / u128::from(running)) as u64)
     }
 }
 

@@ -4,6 +4,7 @@
 //! a floor of one shape, is measured again before every shape of the run; how far those readings
 //! lie apart is how far two figures of this run may differ without meaning anything.
 
+use crate::cpu::Meter;
 use crate::floor::Floor;
 use crate::shape::{Topology, Traffic};
 use crate::sink::Sink;
@@ -56,7 +57,7 @@ impl Drift {
     ///
     /// # Errors
     /// If its keys or sockets cannot be had.
-    pub fn new(sink: &Sink) -> Result<Drift> {
+    pub fn new(sink: &Sink, meter: &mut Meter) -> Result<Drift> {
         let floor = Floor::new(
             Topology::TO_20,
             Profile::AeadAes128Gcm,
@@ -68,7 +69,7 @@ impl Drift {
             user: Vec::new(),
             system: Vec::new(),
         };
-        drift.read()?;
+        drift.read(meter)?;
         drift.user.clear();
         drift.system.clear();
         Ok(drift)
@@ -78,9 +79,9 @@ impl Drift {
     ///
     /// # Errors
     /// If the system refuses a call.
-    pub fn read(&mut self) -> Result<()> {
+    pub fn read(&mut self, meter: &mut Meter) -> Result<()> {
         let [_, four, ..] = Traffic::ALL;
-        let sample = self.floor.run(&four, PACKETS)?;
+        let sample = self.floor.run(&four, PACKETS, meter)?;
         let packets = sample.packets as f64;
         self.user.push(sample.cost.user_ns / packets);
         self.system.push(sample.cost.system_ns / packets);

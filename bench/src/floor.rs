@@ -6,10 +6,11 @@
 
 mod seal;
 
+use crate::cpu::Meter;
 use crate::send::{Destination, SendBatch};
 use crate::shape::{Topology, Traffic};
 use crate::sink::Sink;
-use crate::{Contender, Result, Sample, cpu};
+use crate::{Contender, Result, Sample};
 use seal::{AwsCm, AwsGcm, Key, OpenSslCm, OpenSslGcm, SealPacket};
 use sealcast_srtp::{Backend, Profile};
 use std::net::UdpSocket;
@@ -53,8 +54,8 @@ impl Floor {
 }
 
 impl Contender for Floor {
-    fn run(&mut self, traffic: &Traffic, packets: u64) -> Result<Sample> {
-        self.inner.run(traffic, packets)
+    fn run(&mut self, traffic: &Traffic, packets: u64, meter: &mut Meter) -> Result<Sample> {
+        self.inner.run(traffic, packets, meter)
     }
 }
 
@@ -80,7 +81,6 @@ struct Fanout<S> {
     /// The subscriptions of each publisher.
     subscriptions: Vec<Vec<Subscription>>,
     batch: SendBatch,
-    meter: cpu::Meter,
 }
 
 impl<S: SealPacket> Fanout<S> {
@@ -120,7 +120,6 @@ impl<S: SealPacket> Fanout<S> {
             receivers,
             subscriptions,
             batch: SendBatch::default(),
-            meter: cpu::Meter::open(),
         })
     }
 
@@ -165,14 +164,14 @@ fn write_header(out: &mut [u8], subscription: &Subscription, timestamp: u32, tra
 }
 
 impl<S: SealPacket> Contender for Fanout<S> {
-    fn run(&mut self, traffic: &Traffic, packets: u64) -> Result<Sample> {
+    fn run(&mut self, traffic: &Traffic, packets: u64, meter: &mut Meter) -> Result<Sample> {
         let frames = traffic.frames(&self.topology, packets);
         let payloads: Vec<_> = (0..traffic.frame)
             .map(|i| vec![i as u8 ^ 0x5a; traffic.payload])
             .collect();
         let publishers = self.subscriptions.len();
         self.batch.calls = 0;
-        let start = self.meter.read()?;
+        let start = meter.read()?;
         for frame in 0..frames {
             for publisher in 0..publishers {
                 self.forward(publisher, traffic, &payloads, frame as u32 * 3_000)?;
@@ -180,10 +179,11 @@ impl<S: SealPacket> Contender for Fanout<S> {
                 self.batch.flush(&self.socket)?;
             }
         }
-        let end = self.meter.read()?;
+        let end = meter.read()?;
         let packets = frames * publishers * self.topology.fan_out() * traffic.frame;
         Ok(Sample {
             packets: packets as u64,
+            bytes: (packets * (HEADER + traffic.payload + S::TAG)) as u64,
             calls: self.batch.calls,
             cost: start.until(&end),
         })

@@ -25,6 +25,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub struct Sample {
     /// Media packets sent to receivers.
     pub packets: u64,
+    /// Bytes of those packets, without UDP headers.
+    pub bytes: u64,
     /// Send system calls made.
     pub calls: u64,
     /// CPU time the forwarding thread spent.
@@ -33,10 +35,15 @@ pub struct Sample {
 
 /// Something that forwards the packets of a [`shape::Topology`].
 pub trait Contender {
-    /// Forwards about `packets` packets of `traffic` and says what it cost. Setting up and
-    /// generating traffic are outside the measurement.
+    /// Forwards about `packets` packets of `traffic` and says what it cost, by `meter`, which is
+    /// the calling thread's. Setting up and generating traffic are outside the measurement.
     ///
     /// # Errors
     /// If the system refuses a call, or packets that must arrive do not.
-    fn run(&mut self, traffic: &shape::Traffic, packets: u64) -> Result<Sample>;
+    fn run(
+        &mut self,
+        traffic: &shape::Traffic,
+        packets: u64,
+        meter: &mut cpu::Meter,
+    ) -> Result<Sample>;
 }

@@ -33,7 +33,7 @@ pub struct Row {
     pub user_instructions: Option<f64>,
     /// Forwarded packets per send system call.
     pub packets_per_call: f64,
-    /// Share of the packets sent in all repetitions that the receivers' sockets took.
+    /// Share of the bytes sent in all repetitions that the receivers' sockets took.
     pub delivered: f64,
     /// User time over the floor's of the same shape, profile and back end.
     pub user_ratio: Option<f64>,
@@ -49,7 +49,7 @@ impl Row {
         (topology, traffic): (&Topology, &Traffic),
         (profile, backend): (Profile, Backend),
         samples: &[Sample],
-        received: u64,
+        received_bytes: u64,
     ) -> Option<Row> {
         let per_packet = |f: &dyn Fn(&Sample) -> f64| -> Vec<f64> {
             samples.iter().map(|s| f(s) / s.packets as f64).collect()
@@ -59,6 +59,7 @@ impl Row {
             .map(|s| Some(s.cost.user_instructions? as f64 / s.packets as f64))
             .collect();
         let sent: u64 = samples.iter().map(|s| s.packets).sum();
+        let bytes: u64 = samples.iter().map(|s| s.bytes).sum();
         let calls: u64 = samples.iter().map(|s| s.calls).sum();
         Some(Row {
             topology: topology.name,
@@ -71,7 +72,7 @@ impl Row {
             total_ns: Spread::of(&per_packet(&|s| s.cost.total_ns()))?,
             user_instructions: instructions.and_then(|i| Spread::of(&i)).map(|s| s.median),
             packets_per_call: sent as f64 / calls as f64,
-            delivered: received as f64 / sent as f64,
+            delivered: received_bytes as f64 / bytes as f64,
             user_ratio: None,
             total_ratio: None,
         })
@@ -83,6 +84,8 @@ impl Row {
 pub struct Report {
     /// CPU model and kernel.
     pub machine: String,
+    /// Receivers took coalesced datagrams.
+    pub gro: bool,
     /// How user and system time were told apart.
     pub split: &'static str,
     /// Repetitions of each measurement.
@@ -125,6 +128,10 @@ impl Report {
         line(format!(
             "ns of thread CPU per forwarded packet, median of {}; user and system by {}",
             self.repetitions, self.split
+        ));
+        line(format!(
+            "receivers {} UDP_GRO",
+            if self.gro { "with" } else { "without" }
         ));
         line(format!(
             "{:<15}{:<11}{:<18}{:<11}{:<9}{:>7}{:>8}{:>8}  {:<15}{:>7}{:>7}{:>8}{:>7}",
@@ -221,6 +228,7 @@ mod tests {
     fn report() -> Report {
         let sample = |user_ns, system_ns| Sample {
             packets: 10,
+            bytes: 1_000,
             calls: 5,
             cost: Cost {
                 user_ns,
@@ -231,7 +239,7 @@ mod tests {
         let row = |contender, samples: &[Sample]| {
             let shape = (&Topology::TO_20, &Traffic::ALL[0]);
             let crypto = (Profile::AeadAes128Gcm, Backend::AwsLcRs);
-            Row::new(contender, shape, crypto, samples, 20).unwrap()
+            Row::new(contender, shape, crypto, samples, 2_000).unwrap()
         };
         let spread = Spread {
             min: 1.0,
@@ -250,6 +258,7 @@ mod tests {
         ];
         let mut report = Report {
             machine: "here <&>".into(),
+            gro: false,
             split: "guess",
             repetitions: 2,
             drift_user: spread,

@@ -12,11 +12,12 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::mem::ManuallyDrop;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 /// Receive buffer per socket, bytes. Enough for the sink to be away for a scheduler's time slice.
-static RECEIVE_BUFFER: libc::c_int = 512 * 1024;
+const RECEIVE_BUFFER: libc::c_int = 512 * 1024;
 /// How long the sink sleeps when nothing is there. It never blocks on the sockets, since waking it
 /// would cost the sender.
 const IDLE: Duration = Duration::from_micros(200);
@@ -33,17 +34,24 @@ pub struct Sink {
 impl Sink {
     /// Binds `clients` sockets and starts a process, pinned to `cpu`, that drains them.
     ///
-    /// `program` is this program's path; its subcommand `sink` must call [`drain`].
+    /// `program` is this program's path; its subcommand `sink` must call [`drain`]. With `gro` the
+    /// sockets take coalesced datagrams.
     ///
     /// # Errors
     /// If a socket or the process cannot be had.
-    pub fn start(program: &std::path::Path, clients: usize, cpu: usize) -> Result<Sink> {
+    pub fn start(program: &Path, clients: usize, cpu: usize, gro: bool) -> Result<Sink> {
         allow_descriptors(clients as u64 + 64)?;
         let mut sockets = Vec::with_capacity(clients);
         for _ in 0..clients {
             let socket = UdpSocket::bind("127.0.0.1:0")?;
             socket.set_nonblocking(true)?;
-            set_receive_buffer(&socket)?;
+            set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER)?;
+            set_option(
+                &socket,
+                libc::SOL_UDP,
+                libc::UDP_GRO,
+                libc::c_int::from(gro),
+            )?;
             sockets.push(socket);
         }
         let addresses = sockets
@@ -94,7 +102,7 @@ impl Sink {
         self.sockets.get(client)
     }
 
-    /// Datagrams that have arrived at all clients since the last call.
+    /// Bytes that have arrived at all clients since the last call.
     ///
     /// # Errors
     /// If the process is gone.
@@ -107,7 +115,7 @@ impl Sink {
 }
 
 impl Sink {
-    /// Waits until nothing arrives any more, and says how many datagrams have since the last call.
+    /// Waits until nothing arrives any more, and says how many bytes have since the last call.
     ///
     /// # Errors
     /// If the process is gone.
@@ -133,7 +141,7 @@ impl Drop for Sink {
 }
 
 /// The sink process: drains inherited sockets until standard input closes, and answers each byte
-/// there with the number of datagrams received since the byte before.
+/// there with the number of bytes received since the byte before.
 ///
 /// # Errors
 /// If a system call fails.
@@ -187,7 +195,7 @@ pub fn drain(descriptors: &[RawFd], cpu: usize) -> Result<()> {
                 // Up to a limit each, so that a busy socket does not starve the others.
                 for _ in 0..64 {
                     match socket.recv(&mut buf) {
-                        Ok(_) => received += 1,
+                        Ok(len) => received += len as u64,
                         Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                         Err(e) => return Err(e.into()),
                     }
@@ -221,15 +229,20 @@ fn set_inheritable(fd: RawFd, inheritable: bool) -> io::Result<()> {
     Ok(())
 }
 
-fn set_receive_buffer(socket: &UdpSocket) -> io::Result<()> {
+fn set_option(
+    socket: &UdpSocket,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the kernel reads one integer of the length given.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVBUF,
-            (&raw const RECEIVE_BUFFER).cast(),
-            size_of_val(&RECEIVE_BUFFER) as u32,
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as u32,
         )
     };
     if result == 0 {

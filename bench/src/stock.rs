@@ -11,6 +11,7 @@
 
 mod handshake;
 
+use crate::cpu::Meter;
 use crate::shape::{Topology, Traffic};
 use crate::sink::Sink;
 use crate::{Contender, Result, Sample, clock, cpu};
@@ -29,8 +30,8 @@ use str0m::{Event, Input, Output, Rtc};
 const TICK: Duration = Duration::from_millis(10);
 /// A packet that takes longer than this to arrive over loopback was lost.
 const LOST: Duration = Duration::from_secs(2);
-/// Packets under way between the publisher and the SFU.
-const WINDOW: u64 = 128;
+/// Packets under way between the publisher and the SFU: half of what a default socket buffer holds.
+const WINDOW: u64 = 48;
 
 /// The SFU's side of one client.
 struct Session {
@@ -53,7 +54,7 @@ pub struct Stock {
     ahead: Duration,
     next_tick: Instant,
     sent: u64,
-    meter: cpu::Meter,
+    sent_bytes: u64,
 }
 
 impl Stock {
@@ -126,7 +127,7 @@ impl Stock {
             ahead: latest - start,
             next_tick: latest,
             sent: 0,
-            meter: cpu::Meter::open(),
+            sent_bytes: 0,
         })
     }
 
@@ -203,6 +204,7 @@ impl Stock {
                         .send_to(&transmit.contents, transmit.destination)?;
                     if is_media(&transmit.contents, self.pt) {
                         self.sent += 1;
+                        self.sent_bytes += transmit.contents.len() as u64;
                     }
                 }
                 Output::Event(Event::RtpPacket(packet)) => packets.push(packet),
@@ -265,7 +267,7 @@ fn wait_for_room(wanted: u64, consumed: &AtomicU64) -> Result<()> {
 }
 
 impl Contender for Stock {
-    fn run(&mut self, traffic: &Traffic, packets: u64) -> Result<Sample> {
+    fn run(&mut self, traffic: &Traffic, packets: u64, meter: &mut Meter) -> Result<Sample> {
         let frames = traffic.frames(&self.topology, packets);
         let mut feeds = Vec::new();
         for publisher in &mut self.publishers {
@@ -280,16 +282,16 @@ impl Contender for Stock {
         let total = (frames * traffic.frame * feeds.len()) as u64;
         let (to, cpu) = (self.socket.local_addr()?, self.feeder_cpu);
         let consumed = AtomicU64::new(0);
-        self.sent = 0;
+        (self.sent, self.sent_bytes) = (0, 0);
         let cost = std::thread::scope(|scope| {
             let feeder = scope.spawn(|| feed(&sockets, &feeds, traffic.frame, to, &consumed, cpu));
             let mut buf = vec![0; 2_000];
-            let start = self.meter.read()?;
+            let start = meter.read()?;
             for done in 1..=total {
                 self.turn(&mut buf)?;
                 consumed.store(done, Ordering::Relaxed);
             }
-            let cost = start.until(&self.meter.read()?);
+            let cost = start.until(&meter.read()?);
             feeder.join().map_err(|_| "the feeder panicked")??;
             Result::Ok(cost)
         })?;
@@ -299,6 +301,7 @@ impl Contender for Stock {
         }
         Ok(Sample {
             packets: self.sent,
+            bytes: self.sent_bytes,
             calls: self.sent,
             cost,
         })

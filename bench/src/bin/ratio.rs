@@ -41,6 +41,10 @@ struct Arguments {
     /// Leave out stock str0m, whose sessions take a while to connect.
     #[arg(long)]
     no_stock: bool,
+    /// Let receivers take coalesced datagrams (UDP_GRO). The kernel then never cuts a run up on
+    /// loopback, as with a network card that does it in hardware.
+    #[arg(long)]
+    gro: bool,
     /// The CPU to measure on.
     #[arg(long, default_value_t = 0)]
     cpu: usize,
@@ -91,18 +95,21 @@ fn measure(arguments: &Arguments) -> Result<()> {
         .max()
         .ok_or("no such topology")?;
     let clients = clients.max(Topology::TO_20.clients());
-    let mut sink = Sink::start(&std::env::current_exe()?, clients, arguments.other_cpu)?;
-    let mut drift = Drift::new(&sink)?;
+    let program = std::env::current_exe()?;
+    let mut sink = Sink::start(&program, clients, arguments.other_cpu, arguments.gro)?;
+    let mut meter = cpu::Meter::open();
+    let mut drift = Drift::new(&sink, &mut meter)?;
     let mut rows = Vec::new();
     for topology in &topologies {
         rows.extend(measure_topology(
-            arguments, topology, &mut sink, &mut drift,
+            arguments, topology, &mut sink, &mut drift, &mut meter,
         )?);
     }
     let (drift_user, drift_system) = drift.spread().ok_or("nothing was measured")?;
     let mut report = Report {
         machine: machine(),
-        split: cpu::Meter::open().split().name(),
+        gro: arguments.gro,
+        split: meter.split().name(),
         repetitions: repetitions(arguments),
         drift_user,
         drift_system,
@@ -123,7 +130,7 @@ struct Lane {
     backend: Backend,
     contender: Box<dyn Contender>,
     samples: Vec<Sample>,
-    received: u64,
+    received_bytes: u64,
 }
 
 impl Lane {
@@ -139,7 +146,7 @@ impl Lane {
             backend,
             contender,
             samples: Vec::new(),
-            received: 0,
+            received_bytes: 0,
         }
     }
 }
@@ -149,6 +156,7 @@ fn measure_topology(
     topology: &Topology,
     sink: &mut Sink,
     drift: &mut Drift,
+    meter: &mut cpu::Meter,
 ) -> Result<Vec<Row>> {
     let mut lanes = Vec::new();
     for profile in Profile::ALL {
@@ -175,22 +183,22 @@ fn measure_topology(
         sink.received()?;
         // Contenders take turns, so that a slow moment of the machine hits all of them.
         for repetition in 0..=repetitions(arguments) {
-            drift.read()?;
+            drift.read(meter)?;
             sink.settle()?;
             for lane in &mut lanes {
-                let sample = lane.contender.run(traffic, packets)?;
+                let sample = lane.contender.run(traffic, packets, meter)?;
                 let received = sink.settle()?;
                 // The first round warms caches and tables up.
                 if repetition > 0 {
                     lane.samples.push(sample);
-                    lane.received += received;
+                    lane.received_bytes += received;
                 }
             }
         }
         for lane in &mut lanes {
             let crypto = (lane.profile, lane.backend);
             let samples = std::mem::take(&mut lane.samples);
-            let received = std::mem::take(&mut lane.received);
+            let received = std::mem::take(&mut lane.received_bytes);
             rows.extend(Row::new(
                 lane.name,
                 (topology, traffic),
