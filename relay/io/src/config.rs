@@ -1,8 +1,10 @@
 //! What an operator may set about one shard's thread and sockets.
 
+use crate::limits::TCP_UNUSED;
 use sealcast_model::ShardId;
 use sealcast_shard::ShardConfig;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// One address to bind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct ShardIoConfig {
     pub gro: bool,
     /// ICE-TCP connections at once.
     pub tcp_connections: usize,
+    /// An ICE-TCP connection that no session uses is closed after this time.
+    pub tcp_unused: Duration,
 }
 
 impl ShardIoConfig {
@@ -69,6 +73,7 @@ impl ShardIoConfig {
             gso: true,
             gro: true,
             tcp_connections: 1_024,
+            tcp_unused: TCP_UNUSED,
         }
     }
 }

@@ -28,8 +28,8 @@ pub const TCP_READ_PER_TURN: usize = 64 * 1024;
 /// Bytes of a TCP connection's receive buffer: several of the longest frames.
 pub const TCP_RECEIVE_BUFFER: usize = 8 * 1024;
 
-/// A TCP connection that no session uses is closed after this time. ICE authenticates with the
-/// first packets.
+/// A TCP connection that no session uses is closed after this time, unless configured otherwise.
+/// ICE authenticates with the first packets.
 pub const TCP_UNUSED: Duration = Duration::from_secs(10);
 
 /// How often TCP connections are checked for being unused.

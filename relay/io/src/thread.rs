@@ -141,11 +141,10 @@ impl ShardIo {
             addresses: addresses(&config.udp),
             error,
         })?;
-        let tcp =
-            TcpSide::new(&config.tcp, config.tcp_connections).map_err(|error| StartError::Tcp {
-                addresses: addresses(&config.tcp),
-                error,
-            })?;
+        let tcp = TcpSide::new(config).map_err(|error| StartError::Tcp {
+            addresses: addresses(&config.tcp),
+            error,
+        })?;
         let waker = Arc::new(Waker {
             event: EventFd::new()?,
             set: AtomicBool::new(false),

@@ -277,3 +277,162 @@ fn is_gso_refusal(error: &io::Error) -> bool {
         Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{ReceiveBatch, refuse_segmentation};
+    use sealcast_model::ShardId;
+
+    fn side(bind: &str, gso: bool, gro: bool) -> UdpSide {
+        let mut config = ShardIoConfig::new(ShardId(0));
+        config.udp = vec![Bind::new(bind.parse().unwrap())];
+        (config.gso, config.gro) = (gso, gro);
+        UdpSide::new(&config).unwrap()
+    }
+
+    fn path(from: &UdpSide, to: &UdpSide) -> Path {
+        Path {
+            transport: Transport::Udp,
+            local: from.addresses().unwrap()[0],
+            remote: to.addresses().unwrap()[0],
+        }
+    }
+
+    /// `lens` as one batch from one side to the other; what arrived, datagram by datagram.
+    fn carry(from: &mut UdpSide, to: &UdpSide, lens: &[usize], stats: &ShardStats) -> Vec<Vec<u8>> {
+        let path = path(from, to);
+        let mut batch = EgressBatch::new();
+        for (i, len) in lens.iter().enumerate() {
+            assert!(batch.append(&path, &vec![i as u8; *len]));
+        }
+        from.begin_turn();
+        from.send(&batch, stats);
+        let mut received = ReceiveBatch::new(16);
+        let mut datagrams = Vec::new();
+        while received.receive(to.socket(0).unwrap()).unwrap() > 0 {
+            for message in (0..received.capacity()).map_while(|i| received.message(i)) {
+                assert_eq!(to.path_of(0, &message).unwrap().remote, path.local);
+                let parts = message.bytes.chunks(message.segment_size.max(1));
+                datagrams.extend(parts.map(<[u8]>::to_vec));
+            }
+        }
+        datagrams
+    }
+
+    fn expected(lens: &[usize]) -> Vec<Vec<u8>> {
+        let datagram = |(i, len): (usize, &usize)| vec![i as u8; *len];
+        lens.iter().enumerate().map(datagram).collect()
+    }
+
+    /// A run of more segments than one call takes, one with a shorter end, and a longer datagram.
+    fn lens() -> Vec<usize> {
+        let mut lens = vec![1_100; 70];
+        lens.extend([1_100, 400, 1_200]);
+        lens
+    }
+
+    #[test]
+    fn runs_arrive_whole_with_and_without_offload() {
+        for bind in ["127.0.0.1:0", "[::1]:0"] {
+            for (gso, gro) in [(true, true), (true, false), (false, true), (false, false)] {
+                let stats = ShardStats::default();
+                let (mut from, to) = (side(bind, gso, gro), side(bind, gso, gro));
+                let got = carry(&mut from, &to, &lens(), &stats);
+                assert_eq!(got, expected(&lens()), "{bind} gso {gso} gro {gro}");
+                assert_eq!(stats.get(Counter::DatagramsOut), lens().len() as u64);
+                assert_eq!(stats.get(Counter::SendCalls) == 1, gso);
+            }
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_refuses_to_segment_is_asked_once() {
+        let stats = ShardStats::default();
+        let (mut from, to) = (
+            side("127.0.0.1:0", true, false),
+            side("127.0.0.1:0", true, false),
+        );
+        refuse_segmentation(from.socket(0).unwrap()).unwrap();
+        for _ in 0..3 {
+            assert_eq!(carry(&mut from, &to, &lens(), &stats), expected(&lens()));
+        }
+        assert_eq!(stats.get(Counter::GsoRefused), 1);
+        assert_eq!(stats.get(Counter::DatagramsOut), 3 * lens().len() as u64);
+        assert_eq!(stats.get(Counter::SendErrors), 0);
+    }
+
+    #[test]
+    fn one_bad_destination_costs_no_other() {
+        let stats = ShardStats::default();
+        let (mut from, to) = (
+            side("127.0.0.1:0", true, false),
+            side("127.0.0.1:0", true, false),
+        );
+        let good = path(&from, &to);
+        // From loopback there is no route to the world.
+        let bad = Path {
+            remote: "192.0.2.1:9".parse().unwrap(),
+            ..good
+        };
+        let mut batch = EgressBatch::new();
+        for path in [&bad, &good, &bad, &good] {
+            assert!(batch.append(path, &[7; 300]));
+        }
+        from.send(&batch, &stats);
+        assert_eq!(stats.get(Counter::SendErrors), 2);
+        assert_eq!(stats.get(Counter::DatagramsOut), 2);
+    }
+
+    #[test]
+    fn an_unspecified_socket_answers_from_where_it_was_asked() {
+        let stats = ShardStats::default();
+        let (mut client, mut server) = (
+            side("127.0.0.1:0", true, true),
+            side("0.0.0.0:0", true, true),
+        );
+        let port = server.addresses().unwrap()[0].port();
+        let asked: SocketAddr = ([127, 0, 0, 3], port).into();
+        let mut batch = EgressBatch::new();
+        let to_server = Path {
+            remote: asked,
+            ..path(&client, &server)
+        };
+        assert!(batch.append(&to_server, b"asking"));
+        client.send(&batch, &stats);
+        let mut received = ReceiveBatch::new(4);
+        assert_eq!(received.receive(server.socket(0).unwrap()).unwrap(), 1);
+        let back = server.path_of(0, &received.message(0).unwrap()).unwrap();
+        assert_eq!(back.local, asked);
+        let mut batch = EgressBatch::new();
+        assert!(batch.append(&back, b"answering"));
+        server.send(&batch, &stats);
+        assert_eq!(received.receive(client.socket(0).unwrap()).unwrap(), 1);
+        assert_eq!(received.message(0).unwrap().from, asked);
+    }
+
+    #[test]
+    fn behind_a_translation_paths_have_the_public_address() {
+        let mut config = ShardIoConfig::new(ShardId(0));
+        config.udp = vec![Bind {
+            addr: "127.0.0.1:0".parse().unwrap(),
+            public: Some("203.0.113.9".parse().unwrap()),
+        }];
+        let mut server = UdpSide::new(&config).unwrap();
+        let port = server.addresses().unwrap()[0].port();
+        assert_eq!(
+            server.addresses().unwrap(),
+            [SocketAddr::from(([203, 0, 113, 9], port))]
+        );
+        let client = side("127.0.0.1:0", true, true);
+        let back = Path {
+            local: server.addresses().unwrap()[0],
+            ..path(&server, &client)
+        };
+        let mut batch = EgressBatch::new();
+        assert!(batch.append(&back, b"answering"));
+        server.send(&batch, &ShardStats::default());
+        let mut received = ReceiveBatch::new(1);
+        assert_eq!(received.receive(client.socket(0).unwrap()).unwrap(), 1);
+    }
+}

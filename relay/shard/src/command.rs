@@ -123,6 +123,7 @@ impl Shard {
             paths: Vec::new(),
             notices: Notices::default(),
             slot_ssrcs: slot_ssrcs(media),
+            had_path: false,
             closing: None,
             #[cfg(test)]
             sabotaged: false,
@@ -197,7 +198,7 @@ impl Shard {
             };
             if !self
                 .batch
-                .push(&path, sealed.get(..len).unwrap_or_default())
+                .append(&path, sealed.get(..len).unwrap_or_default())
             {
                 return self.count(Counter::DropEgressFull);
             }

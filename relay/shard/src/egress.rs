@@ -42,6 +42,9 @@ impl Run {
     }
 }
 
+/// Owns runs that no peer's media may lengthen.
+const NOBODY: u32 = u32::MAX;
+
 /// Packets that came in together, for the dwell histograms.
 #[derive(Clone, Copy, Debug)]
 struct Stamp {
@@ -146,15 +149,17 @@ impl EgressBatch {
         }
     }
 
-    /// Copies a finished datagram in, as a run of its own. False if it does not fit.
-    pub(crate) fn push(&mut self, path: &Path, datagram: &[u8]) -> bool {
+    /// Copies a finished datagram in. False if it does not fit and the batch must be sent first.
+    #[must_use]
+    pub fn append(&mut self, path: &Path, datagram: &[u8]) -> bool {
         let Some(out) = self.space(datagram.len()) else {
             return false;
         };
         out.copy_from_slice(datagram);
-        self.close_run();
-        self.commit(u32::MAX, path, datagram.len(), None);
-        self.close_run();
+        if self.runs.last().is_some_and(|run| run.path != *path) {
+            self.close_run();
+        }
+        self.commit(self.open.unwrap_or(NOBODY), path, datagram.len(), None);
         true
     }
 
@@ -277,6 +282,22 @@ mod tests {
     }
 
     #[test]
+    fn appended_datagrams_keep_to_their_paths() {
+        let mut batch = EgressBatch::new();
+        assert!(put(&mut batch, 7, &[1; 100]));
+        for owner in [7, 7, 8] {
+            assert!(batch.append(&path(owner), &[2; 100]));
+        }
+        assert!(put(&mut batch, 9, &[3; 100]));
+        let runs: Vec<_> = batch
+            .runs()
+            .iter()
+            .map(|r| (r.path, r.segments()))
+            .collect();
+        assert_eq!(runs, [(path(7), 3), (path(8), 1), (path(9), 1)]);
+    }
+
+    #[test]
     fn dwell_is_recorded_when_sent() {
         struct At(Time);
         impl Outbox for At {
@@ -312,6 +333,6 @@ mod tests {
             .count();
         assert_eq!(fitted, EGRESS_ARENA / 1_100);
         assert!(batch.space(DATAGRAM_MAX + 1).is_none());
-        assert!(!batch.push(&path(0), &[0; 1_100]));
+        assert!(!batch.append(&path(0), &[0; 1_100]));
     }
 }

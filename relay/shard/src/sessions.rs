@@ -15,6 +15,8 @@ pub(crate) struct Entry {
     pub(crate) notices: Notices,
     /// SSRCs of its slots, for the BYE.
     pub(crate) slot_ssrcs: Vec<u32>,
+    /// It has had a path: the next one is a change.
+    pub(crate) had_path: bool,
     /// Why it is being closed from this side.
     pub(crate) closing: Option<CloseReason>,
     /// Makes the next step panic: a bug, for tests of what becomes of it.

@@ -71,7 +71,7 @@ impl Shard {
         let session = entry.id;
         match output {
             SessionOutput::Transmit { path, bytes } => {
-                if !self.batch.push(&path, &bytes) {
+                if !self.batch.append(&path, &bytes) {
                     self.count(Counter::DropEgressFull);
                 }
             }
@@ -79,7 +79,11 @@ impl Shard {
             SessionOutput::PathRemoved(path) => {
                 self.demux.remove_path(&path, key, &mut entry.paths);
             }
-            SessionOutput::PathMoved => self.count(Counter::PathChanges),
+            SessionOutput::PathMoved => {
+                if entry.session.path().is_some() && std::mem::replace(&mut entry.had_path, true) {
+                    self.count(Counter::PathChanges);
+                }
+            }
             SessionOutput::Connected { dtls, srtp_profile } => {
                 let transport = Shard::transport(entry.session.path());
                 self.media.peer_connected(now, PeerKey(key));

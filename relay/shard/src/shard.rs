@@ -297,3 +297,93 @@ impl Shard {
         self.remove_session(now, key, CloseReason::Internal);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sealcast_model::{Command, ParticipantId, RequestId, RoomId, SessionMedia, WebRtcParams};
+    use sealcast_srtp::Backend;
+    use std::time::Duration;
+
+    struct Nowhere;
+
+    impl Outbox for Nowhere {
+        fn send(&mut self, _: &EgressBatch) -> Time {
+            Time::ZERO
+        }
+    }
+
+    fn shard() -> Shard {
+        #[expect(clippy::disallowed_methods, reason = "an epoch; time is virtual")]
+        let epoch = std::time::Instant::now();
+        let context = SessionContext::generate(epoch, Backend::AwsLcRs).unwrap();
+        let clock = NtpClock::from_unix(Duration::from_secs(1));
+        let stats = Arc::new(ShardStats::default());
+        Shard::new(ShardConfig::default(), context, clock, stats)
+    }
+
+    fn open(shard: &mut Shard, id: u64) {
+        let webrtc = WebRtcParams {
+            local_ufrag: format!("local{id}"),
+            local_pwd: "relay-password-with-22-chars".into(),
+            remote_ufrag: format!("remote{id}"),
+            remote_pwd: "client-password-with-22-chars".into(),
+            remote_fingerprint: [0; 32],
+            sctp_port: Some(5_000),
+            candidates: vec!["192.0.2.1:1".parse().unwrap()],
+        };
+        let command = Command::OpenSession {
+            request: RequestId(id),
+            session: SessionId(id),
+            participant: ParticipantId(id),
+            room: RoomId(1),
+            webrtc: Box::new(webrtc),
+            media: Box::new(SessionMedia::default()),
+        };
+        shard.handle_command(Time::ZERO, command);
+    }
+
+    #[test]
+    fn a_panic_costs_one_session() {
+        let mut shard = shard();
+        open(&mut shard, 1);
+        open(&mut shard, 2);
+        let key = shard.by_id[&SessionId(1)];
+        shard.sessions.get_mut(key).unwrap().sabotaged = true;
+        assert!(shard.drive(Time::from_millis(5), key, |_| ()).is_none());
+        shard.flush(Time::from_millis(5), &mut Nowhere);
+        assert_eq!(shard.stats.get(Counter::SessionPanics), 1);
+        assert_eq!(shard.stats.closed_count(CloseReason::Internal), 1);
+        assert_eq!(shard.session_count(), 1);
+        assert!(shard.drive(Time::from_millis(6), key, |_| ()).is_none());
+        let other = shard.by_id[&SessionId(2)];
+        assert!(shard.drive(Time::from_millis(6), other, |_| ()).is_some());
+        let closed: Vec<_> = std::iter::from_fn(|| shard.poll_event())
+            .filter(|e| matches!(e, Event::SessionClosed { .. }))
+            .collect();
+        assert_eq!(closed.len(), 1);
+        // The index and the user fragment are free again.
+        open(&mut shard, 1);
+        assert_eq!(shard.session_count(), 2);
+    }
+
+    #[test]
+    fn sessions_are_limited() {
+        let mut shard = shard();
+        shard.config.media.peers = 2;
+        for id in 1..=3 {
+            open(&mut shard, id);
+        }
+        assert_eq!(shard.session_count(), 2);
+        let refused = std::iter::from_fn(|| shard.poll_event()).any(|e| {
+            matches!(
+                e,
+                Event::Reply {
+                    request: RequestId(3),
+                    result: Err(sealcast_model::CommandError::Limit)
+                }
+            )
+        });
+        assert!(refused);
+    }
+}

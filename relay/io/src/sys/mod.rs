@@ -19,6 +19,8 @@ pub(crate) use epoll::{Epoll, EventFd, Ready};
 pub use interfaces::interface_addresses;
 pub(crate) use recv::{Message, ReceiveBatch};
 pub(crate) use send::{Datagram, SendBatch};
+#[cfg(test)]
+pub(crate) use socket::refuse_segmentation;
 pub(crate) use socket::{UdpOptions, bind_udp, listen_tcp, set_tcp_options, wait_writable};
 
 use std::io;

@@ -130,6 +130,6 @@ fn set(
 
 /// Makes the kernel refuse to segment on this socket: it does so when checksums are off.
 #[cfg(test)]
-pub(super) fn refuse_segmentation(socket: &UdpSocket) -> io::Result<()> {
+pub(crate) fn refuse_segmentation(socket: &UdpSocket) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)
 }

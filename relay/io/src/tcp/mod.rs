@@ -6,10 +6,9 @@
 
 mod frame;
 
-use crate::config::Bind;
+use crate::config::{Bind, ShardIoConfig};
 use crate::limits::{
-    TCP_ACCEPTS_PER_TURN, TCP_KERNEL_SEND_BUFFER, TCP_READ_PER_TURN, TCP_SWEEP, TCP_UNUSED,
-    TCP_USER_TIMEOUT,
+    TCP_ACCEPTS_PER_TURN, TCP_KERNEL_SEND_BUFFER, TCP_READ_PER_TURN, TCP_SWEEP, TCP_USER_TIMEOUT,
 };
 use crate::sys::{Epoll, Ready, listen_tcp, set_tcp_options};
 use frame::{FrameQueue, FrameReader, ReadEnd};
@@ -18,6 +17,7 @@ use sealcast_shard::{Path, Shard, Transport};
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 /// Set in the epoll token of a connection; the rest is its handle.
 pub(crate) const CONNECTION: u64 = 1 << 63;
@@ -41,6 +41,8 @@ pub(crate) struct TcpSide {
     listeners: Vec<(TcpListener, Bind)>,
     connections: HashMap<u64, Connection>,
     limit: usize,
+    /// How long a connection may be of no use to any session.
+    unused: Duration,
     /// Never reused, so a late packet cannot go to somebody else.
     next_handle: u64,
     dirty: Vec<u64>,
@@ -49,16 +51,17 @@ pub(crate) struct TcpSide {
 }
 
 impl TcpSide {
-    /// Listens on `binds`; keeps at most `limit` connections.
-    pub(crate) fn new(binds: &[Bind], limit: usize) -> io::Result<Self> {
-        let mut listeners = Vec::with_capacity(binds.len());
-        for bind in binds {
+    /// Listens where the configuration says.
+    pub(crate) fn new(config: &ShardIoConfig) -> io::Result<Self> {
+        let mut listeners = Vec::with_capacity(config.tcp.len());
+        for bind in &config.tcp {
             listeners.push((listen_tcp(bind.addr)?, *bind));
         }
         Ok(TcpSide {
             listeners,
             connections: HashMap::new(),
-            limit,
+            limit: config.tcp_connections,
+            unused: config.tcp_unused,
             next_handle: 0,
             dirty: Vec::new(),
             failed: Vec::new(),
@@ -257,7 +260,7 @@ impl TcpSide {
         for (handle, connection) in &mut self.connections {
             let routed = shard.is_routed(&connection.path);
             // Once its session has left, a connection is of no use to anybody.
-            if !routed && (connection.used || now - connection.opened > TCP_UNUSED) {
+            if !routed && (connection.used || now - connection.opened > self.unused) {
                 unused.push(*handle);
             }
         }
