@@ -36,6 +36,8 @@ pub(crate) struct Incoming {
 #[derive(Debug)]
 pub(crate) struct Entry {
     next: u32,
+    /// The life of its stream that it belongs to.
+    epoch: u32,
     /// Extended sequence number.
     pub(crate) sequence: u64,
     /// `None` for a packet that is not forwarded and leaves no gap.
@@ -67,16 +69,18 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// Appends to a row.
+    /// Appends to a row. `epoch` is the life of the stream that the packet belongs to.
     pub(crate) fn push(
         &mut self,
         row: &mut Row,
+        epoch: u32,
         sequence: u64,
         packet: Option<(PacketBuf, Incoming)>,
     ) {
         let index = self.entries.len() as u32;
         self.entries.push(Entry {
             next: NONE,
+            epoch,
             sequence,
             packet,
         });
@@ -92,11 +96,12 @@ impl Inbox {
         self.entries.len()
     }
 
-    /// A row's entries in order of arrival.
-    pub(crate) fn iter(&self, row: Row) -> impl Iterator<Item = &Entry> {
-        std::iter::successors(self.entries.get(row.head as usize), |e| {
-            self.entries.get(e.next as usize)
-        })
+    /// A row's entries of one life of its stream, in order of arrival. Numbers of different lives
+    /// must not meet in a rewriter.
+    pub(crate) fn iter(&self, row: Row, epoch: u32) -> impl Iterator<Item = &Entry> {
+        let next = |entry: &&Entry| self.entries.get(entry.next as usize);
+        std::iter::successors(self.entries.get(row.head as usize), next)
+            .filter(move |entry| entry.epoch == epoch)
     }
 
     /// Frees the buffers of a row, which falls empty.

@@ -20,6 +20,7 @@ use sealcast_rtp::ext::AbsSendTime;
 struct Run<'a> {
     inbox: &'a Inbox,
     row: Row,
+    life: StreamLife,
     stats: &'a ShardStats,
     source: Source,
     send_time: [u8; 3],
@@ -76,6 +77,7 @@ impl Engine {
         let run = Run {
             inbox: &self.inbox,
             row,
+            life,
             stats: &self.stats,
             source: track.source,
             send_time: AbsSendTime::from_micros(now.as_micros()).to_bytes(),
@@ -96,7 +98,7 @@ impl Engine {
             let skip = if sub.rewriter.source() == Some(life) {
                 0
             } else if sub.target == Some(index) {
-                match join(sub, &run, &self.streams, publisher, &self.clock, life) {
+                match join(sub, &run, &self.streams, publisher, &self.clock) {
                     Some(skip) => skip,
                     None => {
                         keyframe_wanted |= sub.kind == MediaKind::Video;
@@ -129,14 +131,13 @@ fn join(
     streams: &Slab<RtpStream>,
     publisher: Option<&Peer>,
     clock: &NtpClock,
-    life: StreamLife,
 ) -> Option<usize> {
     let (skip, sequence, packet) = run
         .inbox
-        .iter(run.row)
+        .iter(run.row, run.life.epoch)
         .enumerate()
         .find_map(|(at, entry)| Some((at, entry.sequence, joinable(sub, entry)?)))?;
-    let stream = streams.get(life.stream)?;
+    let stream = streams.get(run.life.stream)?;
     let point = publisher.and_then(|publisher| stream.clock_point(publisher.clock));
     let captured = match point {
         Some(point) => point.ntp_of(packet.timestamp, stream.clock_rate),
@@ -144,7 +145,7 @@ fn join(
     };
     let aligned = aligned_timestamp(sub, streams, stream, packet.timestamp);
     sub.rewriter.attach(Attachment {
-        source: life,
+        source: run.life,
         sequence,
         timestamp: packet.timestamp,
         captured,
@@ -191,7 +192,7 @@ impl Run<'_> {
         egress: &mut E,
     ) -> Sent {
         let mut sent = Sent::default();
-        for entry in self.inbox.iter(self.row).skip(skip) {
+        for entry in self.inbox.iter(self.row, self.life.epoch).skip(skip) {
             let Some((buf, packet)) = &entry.packet else {
                 sub.rewriter.skip(entry.sequence);
                 continue;

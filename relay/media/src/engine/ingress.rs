@@ -79,7 +79,8 @@ impl Engine {
         if found.row.is_empty() {
             self.dirty.push(stream);
         }
-        self.inbox.push(&mut found.row, sequence, packet);
+        let epoch = found.life(stream).epoch;
+        self.inbox.push(&mut found.row, epoch, sequence, packet);
     }
 
     /// Finds a packet's stream and looks whether it may be forwarded.

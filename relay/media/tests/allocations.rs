@@ -1,0 +1,173 @@
+//! Forwarding allocates nothing once buffers have their size.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use sealcast_media::{Egress, PacketMeta, PeerKey};
+use sealcast_model::Source;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+use support::*;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+fn count() {
+    // Fails only while the thread ends, when nobody counts.
+    _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
+}
+
+#[expect(unsafe_code, reason = "a global allocator cannot be written without")]
+// SAFETY: every call goes to the system allocator unchanged; counting touches no memory of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's obligations are those of `System`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Takes packets without keeping them.
+#[derive(Default)]
+struct Sink {
+    rtp: u64,
+    rtcp: u64,
+    bytes: usize,
+}
+
+impl Egress for Sink {
+    fn rtp(&mut self, _: PeerKey, _: u64, header: &[u8], payload: &[u8], _: PacketMeta) {
+        self.rtp += 1;
+        self.bytes += header.len() + payload.len();
+    }
+
+    fn rtcp(&mut self, _: PeerKey, packet: &[u8]) {
+        self.rtcp += 1;
+        self.bytes += packet.len();
+    }
+}
+
+/// Plays prepared rounds of packets and timers into the engine, 20 ms apart.
+fn play(
+    relay: &mut Relay,
+    sink: &mut Sink,
+    rounds: &[Vec<(u32, Vec<u8>)>],
+    reports: &[(u32, Vec<u8>)],
+) {
+    for round in rounds {
+        for (key, packet) in round {
+            relay.receive(*key, packet);
+        }
+        for (key, report) in reports {
+            relay.engine.handle_rtcp(relay.now, PeerKey(*key), report);
+        }
+        relay.engine.handle_timeout(relay.now);
+        relay.engine.flush(relay.now, &mut relay.pool, sink);
+        while relay.engine.poll_event().is_some() {}
+        relay.now += Duration::from_millis(20);
+    }
+}
+
+#[test]
+fn forwarding_allocates_nothing() {
+    let mut relay = Relay::new();
+    let peers: Vec<u32> = (1..=8).collect();
+    for key in &peers {
+        relay.join(*key);
+        relay.publish(*key, AUDIO_MID, Source::Audio);
+        relay.publish(*key, VIDEO_MID, Source::Camera);
+    }
+    for key in &peers {
+        for (n, other) in (0u16..).zip(peers.iter().filter(|other| *other != key)) {
+            relay
+                .assign(*key, n, Some(track(*other, AUDIO_MID)))
+                .unwrap();
+            relay
+                .assign(*key, VIDEO_SLOTS + n, Some(track(*other, VIDEO_MID)))
+                .unwrap();
+        }
+    }
+    let mut voices: Vec<_> = peers.iter().map(|key| Voice::new(*key)).collect();
+    let mut cameras: Vec<_> = peers.iter().map(|key| Camera::new(*key)).collect();
+    // With loss, reordering, frames of several packets and a key frame now and then.
+    let mut rounds: Vec<Vec<(u32, Vec<u8>)>> = (0..600)
+        .map(|n| {
+            let mut round: Vec<_> = voices
+                .iter_mut()
+                .map(|voice| (voice.key, voice.next()))
+                .collect();
+            for camera in &mut cameras {
+                let frame = camera.frame(n % 100 == 0, 4);
+                round.extend(
+                    frame
+                        .into_iter()
+                        .enumerate()
+                        .filter(|(i, _)| (n + i) % 37 != 5)
+                        .map(|(_, p)| (camera.key, p)),
+                );
+            }
+            let len = round.len();
+            round.swap(len - 1, len - 2);
+            round
+        })
+        .collect();
+    let measured = rounds.split_off(200);
+    let reports: Vec<_> = peers
+        .iter()
+        .map(|key| {
+            let mut bytes = vec![0; 100];
+            let mut writer = sealcast_rtp::rtcp::RtcpWriter::new(&mut bytes);
+            let info = sealcast_rtp::rtcp::SenderInfo {
+                ssrc: video_ssrc(*key),
+                ntp: sealcast_rtp::NtpTime(1 << 40),
+                ..Default::default()
+            };
+            writer.sender_report(&info, &[]).unwrap();
+            writer
+                .pli(sealcast_rtp::rtcp::Pli {
+                    sender_ssrc: 1,
+                    media_ssrc: slot_ssrc(*key, VIDEO_SLOTS),
+                })
+                .unwrap();
+            let len = writer.finish();
+            bytes.truncate(len);
+            (*key, bytes)
+        })
+        .collect();
+
+    let mut sink = Sink::default();
+    play(&mut relay, &mut sink, &rounds, &reports);
+    let (warm, before) = (sink.rtp, ALLOCATIONS.get());
+    play(&mut relay, &mut sink, &measured, &reports);
+    let allocations = ALLOCATIONS.get() - before;
+    let forwarded = sink.rtp - warm;
+    assert!(forwarded > 400 * 8 * 7 * 4, "{forwarded}");
+    assert!(
+        sink.rtcp > 100,
+        "reports and requests flow too: {}",
+        sink.rtcp
+    );
+    assert_eq!(allocations, 0, "in {forwarded} forwarded packets");
+    // The counter counts.
+    drop(std::hint::black_box(vec![1u8; 10]));
+    assert_eq!(ALLOCATIONS.get() - before, 1);
+}
