@@ -8,22 +8,24 @@ export interface GridFit {
   height: number;
 }
 
-/** Tiles are at most as wide as a camera's picture, and at most this much higher than wide. */
+/** A tile is as wide as a camera's picture, or narrower: on upright stages down to a square. */
 const WIDEST = 16 / 9;
-const NARROWEST = 1;
+const NARROWEST = 4 / 3;
+const NARROWEST_UPRIGHT = 1;
 
 /** Below this width a tile cannot show a name and its mark; the grid then scrolls instead. */
 export const MIN_TILE_WIDTH = 148;
 
 /** The grid in which `count` tiles are largest within `width` × `height`. */
 export function fitGrid(count: number, width: number, height: number, gap: number): GridFit {
+  const narrowest = height > width ? NARROWEST_UPRIGHT : NARROWEST;
   let best: GridFit | undefined;
   for (let columns = 1; columns <= count; columns++) {
     const rows = Math.ceil(count / columns);
     const cellWidth = (width - gap * (columns - 1)) / columns;
     const cellHeight = (height - gap * (rows - 1)) / rows;
     const tileWidth = Math.min(cellWidth, cellHeight * WIDEST);
-    const tileHeight = Math.min(cellHeight, tileWidth / NARROWEST);
+    const tileHeight = Math.min(cellHeight, tileWidth / narrowest);
     if (tileWidth < MIN_TILE_WIDTH) continue;
     if (best && tileWidth * tileHeight <= best.width * best.height) continue;
     best = { columns, rows, width: Math.floor(tileWidth), height: Math.floor(tileHeight) };

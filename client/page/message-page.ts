@@ -21,7 +21,7 @@ export function leftPage(actions: { rejoin: () => void; home: () => void }): HTM
   return messagePage(
     "check",
     "You have left the consult",
-    [el("p", {}, "Your camera and microphone are off, and the key is gone from this page.")],
+    [el("p", {}, "Your camera and microphone are off, and nothing of you is sent any more.")],
     [
       { label: "Join again", primary: true, run: actions.rejoin },
       { label: "Back to the start", run: actions.home },

@@ -63,7 +63,7 @@ class PrejoinPage {
         el(
           "div",
           { class: "prejoin-columns" },
-          this.#previewSection(),
+          this.#previewSection(link),
           this.#formSection(link, config),
         ),
       ],
@@ -78,7 +78,7 @@ class PrejoinPage {
     if (!this.#joined) for (const track of Object.values(this.#tracks)) track?.stop();
   }
 
-  #previewSection(): HTMLElement {
+  #previewSection(link: Link): HTMLElement {
     return el(
       "section",
       { class: "preview", "aria-label": "Your camera and microphone" },
@@ -96,6 +96,7 @@ class PrejoinPage {
         el("div", { class: "level", role: "img", "aria-label": "Microphone level" }, this.#level),
       ),
       this.#problem,
+      link.key ? invitation(link) : undefined,
     );
   }
 
@@ -114,7 +115,6 @@ class PrejoinPage {
       field("own-name", "Your name", this.#name, "Stays on this device for now; others see a guest number."),
       field("choose-microphone", "Microphone", this.#selects.microphone),
       field("choose-camera", "Camera", this.#selects.camera),
-      link.key ? invitation(link) : undefined,
       el(
         "button",
         { type: "submit", class: "button primary large", id: "join" },

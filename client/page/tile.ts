@@ -18,8 +18,9 @@ export class Tile {
   readonly key: string;
   readonly name: string;
   mark: Mark = WAITING;
-  readonly #media = new MediaStream();
+  /** Apart from the voice, so that pictures start even where a browser holds sound back. */
   readonly #video = el("video", { autoplay: true, playsinline: true });
+  readonly #audio = el("audio", { autoplay: true });
   readonly #mutedBadge = el("span", { class: "tile-muted" }, icon("micOff"), visuallyHidden("Microphone off"));
   readonly #note = el("p", { class: "tile-note" });
   readonly #mark: HTMLButtonElement;
@@ -27,9 +28,7 @@ export class Tile {
   constructor({ key, name, kind, onDetails }: TileOptions) {
     this.key = key;
     this.name = name;
-    this.#video.srcObject = this.#media;
-    // One's own voice is never played back.
-    this.#video.muted = kind === "self";
+    this.#video.muted = true;
     this.#mutedBadge.hidden = true;
     this.#mark = el("button", { type: "button", class: "seal-mark", onclick: onDetails });
     this.element = el(
@@ -37,6 +36,7 @@ export class Tile {
       { class: `tile tile-${kind}`, role: "group", "aria-label": name, "data-tile": key },
       el("div", { class: "tile-placeholder", "aria-hidden": "true" }, avatar(name, kind), this.#note),
       this.#video,
+      this.#audio,
       el(
         "div",
         { class: "tile-bar" },
@@ -49,12 +49,12 @@ export class Tile {
   }
 
   setVideo(track: MediaStreamTrack | undefined): void {
-    this.#replace("video", track);
+    play(this.#video, track);
     this.element.classList.toggle("has-video", track !== undefined);
   }
 
   setAudio(track: MediaStreamTrack | undefined): void {
-    this.#replace("audio", track);
+    play(this.#audio, track);
   }
 
   setMuted(muted: boolean): void {
@@ -78,31 +78,36 @@ export class Tile {
   }
 
   dispose(): void {
-    this.#video.srcObject = null;
+    play(this.#video, undefined);
+    play(this.#audio, undefined);
     this.element.remove();
   }
+}
 
-  #replace(kind: "audio" | "video", track: MediaStreamTrack | undefined): void {
-    const present = kind === "audio" ? this.#media.getAudioTracks() : this.#media.getVideoTracks();
-    if (present.length === (track ? 1 : 0) && present[0] === track) return;
-    for (const old of present) this.#media.removeTrack(old);
-    if (!track) return;
-    this.#media.addTrack(track);
-    // Refused only before the user's first gesture; joining was one.
-    this.#video.play().catch(() => undefined);
-  }
+function play(element: HTMLMediaElement, track: MediaStreamTrack | undefined): void {
+  const playing = element.srcObject instanceof MediaStream ? element.srcObject.getTracks()[0] : undefined;
+  if (playing === track) return;
+  element.srcObject = track ? new MediaStream([track]) : null;
+  // Refused where no gesture of the user has allowed sound; joining by a click was one.
+  if (track) element.play().catch(() => undefined);
 }
 
 function avatar(name: string, kind: TileOptions["kind"]): HTMLElement {
   if (kind === "screen") return el("span", { class: "avatar" }, icon("screen"));
-  const initials = name
-    .split(/\s+/)
-    .map((word) => word.charAt(0))
+  const initials = initialsOf(name.replace(/\s*\(.*\)$/, ""));
+  return el("span", { class: "avatar" }, initials || icon("person"));
+}
+
+/** `Dr. Haas` → `DH`; a guest's number stands for itself, since all guests begin alike. */
+function initialsOf(name: string): string {
+  const guest = /^Guest (.{2})/.exec(name)?.[1];
+  if (guest) return guest;
+  const letters = name.split(/\s+/).map((word) => word.charAt(0));
+  return letters
     .filter((char) => /[\p{L}\p{N}]/u.test(char))
     .slice(0, 2)
     .join("")
     .toUpperCase();
-  return el("span", { class: "avatar" }, initials || icon("person"));
 }
 
 function visuallyHidden(text: string): HTMLElement {

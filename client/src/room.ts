@@ -164,7 +164,7 @@ export class Room extends Emitter<RoomEvents> {
     const report = media ? await media.getStats() : new Map<string, unknown>();
     const { transport, inbound, outbound } = this.#sampler.digest(report.values());
     transport.srtpProfile ??= this.#mediaFacts?.srtp_profile ?? null;
-    transport.dtls ??= this.#mediaFacts?.dtls ?? null;
+    transport.dtls ??= this.#mediaFacts ? `DTLS ${this.#mediaFacts.dtls}` : null;
     const receiving = [...this.#directory.participants.values()]
       .flatMap(({ tracks }) => [...tracks.values()])
       .flatMap(({ track, participant, source }) => {

@@ -1,0 +1,227 @@
+/**
+ * People in real browsers in a call through the real relay. Nothing here looks at frame rates: what
+ * counts is that frames arrive and open, and that those which must not open do not.
+ */
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { after, before, describe, test } from "node:test";
+import { launchChromium, launchFirefox } from "./lib/browsers.mjs";
+import { counts, join, marks, newLink, stats, waitConnected, waitOpened, withKey } from "./lib/consult.mjs";
+import { startRelay } from "./lib/relay.mjs";
+
+const FRAMES = 100;
+
+let chromium;
+let firefox;
+
+before(async () => {
+  [chromium, firefox] = await Promise.all([launchChromium(), launchFirefox()]);
+});
+
+after(async () => {
+  await chromium?.close();
+  await firefox?.close();
+});
+
+describe("a consult of three", () => {
+  let relay;
+  let link;
+  let pages;
+  let outsider;
+
+  before(async () => {
+    relay = await startRelay();
+    link = newLink(relay.url);
+    pages = [await join(chromium, link), await join(chromium, link), await join(firefox, link)];
+  });
+
+  after(async () => {
+    for (const page of [...(pages ?? []), outsider]) await page?.close();
+    await relay?.stop();
+  });
+
+  test("each opens at least 100 frames of voice and of picture from each other", async () => {
+    for (const page of pages) {
+      const others = pages.filter((other) => other !== page).map(({ participant }) => participant);
+      await waitOpened(page, others, FRAMES);
+      const seen = await counts(page);
+      assert.deepEqual(new Set(Object.keys(seen)), new Set(others));
+      for (const other of others) {
+        for (const source of ["audio", "camera"]) {
+          const { inauthentic, unknownKey, malformed, clear, state } = seen[other][source];
+          assert.deepEqual({ inauthentic, unknownKey, malformed, clear }, { inauthentic: 0, unknownKey: 0, malformed: 0, clear: 0 });
+          assert.equal(state, "open");
+        }
+      }
+    }
+  });
+
+  test("opened pictures are decoded and shown", async () => {
+    for (const page of pages) {
+      const shown = await page.waitFor("two decoded pictures", async () => {
+        const { receiving } = await window.sealcast.room.stats();
+        const decoded = receiving.filter(({ source, framesDecoded }) => source === "camera" && framesDecoded >= 10);
+        const painted = [...document.querySelectorAll(".tile-person.has-video video")].filter(
+          ({ videoWidth, currentTime }) => videoWidth > 0 && currentTime > 0,
+        );
+        return decoded.length === 2 && painted.length === 2;
+      });
+      assert.ok(shown);
+    }
+  });
+
+  test("a microphone and a camera of one person stand in one pair of slots", async () => {
+    for (const page of pages) {
+      const streams = await page.evaluate(async () => {
+        const { receiving } = await window.sealcast.room.stats();
+        return receiving.map(({ participant, source, mid }) => ({ participant, source, mid }));
+      });
+      assert.equal(streams.length, 4);
+      assert.equal(new Set(streams.map(({ mid }) => mid)).size, 4);
+    }
+  });
+
+  test("the page says that it is sealed, and the link's key has left the address bar", async () => {
+    for (const page of pages) {
+      await page.waitFor("sealed marks on all tiles", () =>
+        [...document.querySelectorAll("[data-tile]")].every(({ dataset }) => dataset.seal === "sealed"),
+      );
+      assert.equal(await page.evaluate(() => location.hash), "");
+      assert.equal(await page.evaluate(() => document.querySelector(".call-seal").textContent), "Sealed end to end");
+    }
+  });
+
+  test("every participant and encoding has a key id of its own", async () => {
+    const ids = [];
+    for (const page of pages) {
+      ids.push(...(await page.evaluate(() => window.sealcast.room.publications.map(({ seal }) => seal?.keyId))));
+    }
+    assert.equal(ids.length, 6);
+    assert.equal(new Set(ids).size, 6);
+    assert.ok(ids.every((id) => /^[0-9a-f]+$/.test(id)), ids.join());
+  });
+
+  test("a fourth with another key opens nothing, and its page says so", async () => {
+    outsider = await join(chromium, withKey(relay.url, link, randomBytes(32)));
+    await outsider.waitFor("frames that do not open", () => {
+      const { room } = window.sealcast;
+      const tracks = [...room.participants.values()].flatMap(({ tracks }) => [...tracks.values()]);
+      return tracks.length === 6 && tracks.every(({ track }) => (room.sealOf(track)?.inauthentic ?? 0) >= 10);
+    });
+    await assertNothingOpens(outsider, pages);
+    await outsider.close();
+  });
+
+  test("a fourth without a key opens nothing, sends nothing, and its page says so", async () => {
+    outsider = await join(chromium, withKey(relay.url, link, null));
+    await outsider.waitFor("frames that do not open", () => {
+      const { room } = window.sealcast;
+      const tracks = [...room.participants.values()].flatMap(({ tracks }) => [...tracks.values()]);
+      return tracks.length === 6 && tracks.every(({ track }) => (room.sealOf(track)?.unknownKey ?? 0) >= 10);
+    });
+    await assertNothingOpens(outsider, pages);
+    assert.deepEqual(await outsider.evaluate(() => window.sealcast.room.publications.length), 0);
+    const { sending } = await stats(outsider);
+    assert.ok(sending.every(({ packets }) => packets === 0));
+    await outsider.close();
+    outsider = undefined;
+  });
+
+  test("muting shows to the others, and unmuting brings frames again", async () => {
+    const [first, second] = pages;
+    await first.press("v");
+    await second.waitFor("the muted camera", cameraMuted(true), first.participant);
+    await first.press("v");
+    await second.waitFor("the camera again", cameraMuted(false), first.participant);
+    const before = (await counts(second))[first.participant].camera.opened;
+    await waitOpened(second, [first.participant], before + 20, ["camera"]);
+  });
+
+  test("a socket that drops is resumed, and media does not even notice", async () => {
+    const [first, second] = pages;
+    const facts = () =>
+      first.evaluate(async () => {
+        const { receiving } = await window.sealcast.room.stats();
+        return { participant: window.sealcast.room.participant, mids: receiving.map(({ mid }) => mid).sort() };
+      });
+    const before = await facts();
+    const opened = (await counts(first))[second.participant].camera.opened;
+    await first.evaluate(() => {
+      window.phases = [];
+      window.sealcast.room.on("state", (state) => window.phases.push(state));
+      window.sealcast.room.dropSignalling();
+    });
+    await first.waitFor("the room again", () => window.phases.includes("connected"));
+    assert.deepEqual(await facts(), before, "the same participant, in the same slots");
+    assert.deepEqual(await first.evaluate(() => window.phases), ["reconnecting", "connected"]);
+    await waitOpened(first, [second.participant], opened + 20, ["camera"]);
+    // The relay listens to the new socket: what is asked on it works, and others hear of it.
+    await first.press("m");
+    await second.waitFor("the mute after resuming", ({ other }) => {
+      const tracks = [...window.sealcast.room.participants.get(other).tracks.values()];
+      return tracks.some(({ source, muted }) => source === "audio" && muted);
+    }, { other: first.participant });
+    await first.press("m");
+  });
+
+  test("whoever leaves is gone from everybody's page", async () => {
+    const [first, second, third] = pages;
+    await second.click("#control-leave");
+    await second.waitFor("the farewell", () => document.body.innerText.includes("You have left the consult"));
+    for (const page of [first, third]) {
+      await page.waitFor("the tile to vanish", (gone) => !document.querySelector(`[data-tile="${gone}"]`), second.participant);
+      assert.equal(Object.keys(await marks(page)).length, 2);
+    }
+  });
+});
+
+describe("other ways to the relay", () => {
+  test("with UDP disabled, the call goes over TCP", async () => {
+    await callOfTwo({ udp: false }, (facts) => assert.equal(facts.protocol, "tcp"));
+  });
+
+  test("over IPv6", async () => {
+    await callOfTwo({ address: "::1" }, (facts) => assert.equal(facts.protocol, "udp"));
+  });
+});
+
+/** One Chromium, one Firefox: both open what the other sends. */
+async function callOfTwo(options, check) {
+  const relay = await startRelay(options);
+  const pages = [];
+  try {
+    const link = newLink(relay.url);
+    for (const browser of [chromium, firefox]) pages.push(await join(browser, link));
+    const [first, second] = pages;
+    for (const page of pages) await waitConnected(page);
+    await waitOpened(first, [second.participant], FRAMES);
+    await waitOpened(second, [first.participant], FRAMES);
+    for (const page of pages) check((await stats(page)).transport);
+  } finally {
+    for (const page of pages) await page.close();
+    await relay.stop();
+  }
+}
+
+async function assertNothingOpens(outsider, members) {
+  const seen = await counts(outsider);
+  for (const { participant } of members) {
+    for (const source of ["audio", "camera"]) {
+      const { opened, clear, state } = seen[participant][source];
+      assert.deepEqual({ opened, clear, state }, { opened: 0, clear: 0, state: "failing" });
+    }
+  }
+  await outsider.waitFor("marks that say so", (members) => {
+    return members.every((id) => document.querySelector(`[data-tile="${id}"]`)?.dataset.seal === "broken");
+  }, members.map(({ participant }) => participant));
+  const { receiving } = await stats(outsider);
+  assert.ok(receiving.every(({ framesDecoded }) => !framesDecoded), "nothing reached a decoder");
+}
+
+function cameraMuted(muted) {
+  const script = (participant) => {
+    const tracks = [...(window.sealcast.room.participants.get(participant)?.tracks.values() ?? [])];
+    return tracks.some((track) => track.source === "camera" && track.muted === MUTED);
+  };
+  return new Function("participant", `return (${script.toString().replace("MUTED", String(muted))})(participant)`);
+}
