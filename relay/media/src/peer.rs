@@ -45,11 +45,12 @@ impl SendingMedia {
             .position(|codec| codec.pt == payload_type)
     }
 
-    /// Whether this is the payload type of retransmissions.
-    pub(crate) fn is_rtx(&self, payload_type: u8) -> bool {
+    /// Index of the codec whose retransmissions have this payload type.
+    #[inline]
+    pub(crate) fn codec_of_rtx(&self, payload_type: u8) -> Option<usize> {
         self.codecs
             .iter()
-            .any(|codec| codec.rtx_pt == Some(payload_type))
+            .position(|codec| codec.rtx_pt == Some(payload_type))
     }
 }
 
@@ -163,7 +164,7 @@ impl Peer {
                 .position(|media| media.mid.as_bytes() == mid);
         }
         let takes = |media: &SendingMedia| {
-            media.codec(payload_type).is_some() || media.is_rtx(payload_type)
+            media.codec(payload_type).is_some() || media.codec_of_rtx(payload_type).is_some()
         };
         let mut candidates = self
             .sending

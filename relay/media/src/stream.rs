@@ -8,7 +8,7 @@ use crate::rewriter::StreamLife;
 use crate::seal::SealCheck;
 use crate::sync::{ClockPoint, PeerClock};
 use crate::window::{Arrival, ReceiveWindow};
-use sealcast_model::Time;
+use sealcast_model::{NtpClock, Time};
 use sealcast_rtp::SeqExtender;
 
 /// A sender report of the stream, for LSR and DLSR.
@@ -112,6 +112,37 @@ impl RtpStream {
         }
         let sequence = self.extender.extend(number);
         (self.window.insert(sequence) != Arrival::Stale).then_some(sequence)
+    }
+
+    /// As [`sequence`](RtpStream::sequence), for a packet that is sent again: `number` is the one
+    /// of the original, which cannot start a new life.
+    pub(crate) fn repaired(&mut self, number: u16) -> Option<u64> {
+        let newest = self.extender.newest()?;
+        if self.extender.peek(number) > newest + SEQUENCE_DROPOUT {
+            return None;
+        }
+        let sequence = self.extender.extend(number);
+        (self.window.insert(sequence) != Arrival::Stale).then_some(sequence)
+    }
+
+    /// Notes the arrival of a packet for reports and clocks.
+    pub(crate) fn on_arrival(
+        &mut self,
+        sequence: u64,
+        timestamp: u32,
+        received: Time,
+        clock: &NtpClock,
+    ) {
+        self.reception
+            .on_packet(sequence, timestamp, received, self.clock_rate);
+        self.last_packet = Some(received);
+        if self.first.is_none() {
+            let point = ClockPoint {
+                ntp: clock.at(received),
+                timestamp,
+            };
+            self.first = Some(FirstPacket { received, point });
+        }
     }
 
     /// Starts a new life on `ssrc`: nothing of the numbers before holds any more.

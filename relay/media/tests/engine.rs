@@ -697,6 +697,65 @@ fn network_loss_stays_visible_and_late_packets_take_their_place() {
 }
 
 #[test]
+fn a_retransmission_takes_the_place_of_what_was_lost() {
+    let (mut relay, _, mut cameras) = consult();
+    let packets: Vec<_> = (0..4).flat_map(|n| cameras[0].frame(n == 0, 2)).collect();
+    packets
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| *n != 3)
+        .for_each(|(_, p)| relay.receive(1, p));
+    let sent = relay.flush();
+    let first = sent[0].index;
+    let of_two = |sent: &[SentRtp]| {
+        sent.iter()
+            .filter(|p| p.to == 2)
+            .map(|p| p.index - first)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of_two(&sent), [0, 1, 2, 4, 5, 6, 7]);
+    // RFC 4588 §4: its own SSRC, payload type and number; the original number first.
+    let lost = sealcast_rtp::RtpHeader::parse(&packets[3]).unwrap();
+    let payload = [
+        &lost.sequence_number.to_be_bytes()[..],
+        lost.payload(&packets[3]),
+    ]
+    .concat();
+    let fields = HeaderFields {
+        marker: lost.marker,
+        payload_type: VP8_RTX_IN,
+        sequence_number: 4_321,
+        timestamp: lost.timestamp,
+        ssrc: video_ssrc(1) + 500,
+        has_padding: false,
+    };
+    relay.receive(1, &rtp(fields, &[], &payload));
+    let repaired = relay.flush();
+    assert_eq!(of_two(&repaired), [3]);
+    let (again, whole) = (&repaired[0], lost.payload(&packets[3]));
+    assert_eq!(again.payload, whole);
+    assert_eq!(
+        (again.header.payload_type, again.header.marker),
+        (VP8_OUT, true)
+    );
+    // Once more, and one that arrived in the first place, and a probe of padding.
+    let repeat = HeaderFields {
+        sequence_number: 4_322,
+        ..fields
+    };
+    relay.receive(1, &rtp(repeat, &[], &payload));
+    assert_eq!(relay.count(Counter::DropDuplicate), 1);
+    let probe = HeaderFields {
+        has_padding: true,
+        sequence_number: 4_323,
+        ..fields
+    };
+    relay.receive(1, &rtp(probe, &[], &[0, 0, 0, 4]));
+    assert!(relay.flush().is_empty());
+    assert!(relay.pool_is_whole());
+}
+
+#[test]
 fn what_cannot_be_placed_is_counted_by_reason() {
     let (mut relay, mut voices, _) = consult();
     relay.receive(1, &[0; 5]);

@@ -8,9 +8,8 @@ use crate::inbox::Incoming;
 use crate::limits::INBOX_MAX;
 use crate::peer::{Binding, Peer};
 use crate::seal::Verdict;
-use crate::stream::FirstPacket;
-use crate::sync::ClockPoint;
 use sealcast_model::{Codec, Counter, MediaKind, PacketBuf, PacketPool, SealRule, Time};
+use sealcast_rtp::payload::rtx;
 use sealcast_rtp::{ExtensionKind, RtpHeader};
 
 /// Why a packet is not forwarded.
@@ -18,6 +17,8 @@ use sealcast_rtp::{ExtensionKind, RtpHeader};
 enum Refusal {
     /// It belongs to no stream, or to one that nobody may get.
     Drop(Counter),
+    /// It carries nothing and never should have.
+    Ignore,
     /// It is left out of its stream, whose numbers must close up behind it. Padding is not
     /// counted: it was never meant to be forwarded.
     Skip {
@@ -32,6 +33,8 @@ struct Placed {
     stream: u32,
     track: u32,
     sequence: u64,
+    /// Bytes in front of the codec's own payload.
+    framing: usize,
     codec_index: u8,
     codec: Codec,
 }
@@ -57,6 +60,7 @@ impl Engine {
                 pool.release(buf);
                 match refusal {
                     Refusal::Drop(counter) => return self.stats.add(counter, 1),
+                    Refusal::Ignore => return,
                     Refusal::Skip {
                         counter,
                         stream,
@@ -98,7 +102,10 @@ impl Engine {
             stream: placed.stream,
             sequence: placed.sequence,
         };
-        let payload = header.payload(packet);
+        let payload = header
+            .payload(packet)
+            .get(placed.framing..)
+            .unwrap_or_default();
         // Padding probes and empty Opus frames (DTX) carry no media.
         if payload.is_empty() {
             return Err(skip(None));
@@ -117,7 +124,7 @@ impl Engine {
         let range = header.payload_range();
         let incoming = Incoming {
             len: packet.len() as u16,
-            payload: range.start as u16..range.end as u16,
+            payload: (range.start + placed.framing) as u16..range.end as u16,
             timestamp: header.timestamp,
             marker: header.marker,
             codec: placed.codec_index,
@@ -140,30 +147,9 @@ impl Engine {
         packet: &[u8],
         received: Time,
     ) -> Result<Placed, Refusal> {
-        let Some(peer) = self
-            .peers
-            .get_mut(key as usize)
-            .and_then(Option::as_deref_mut)
-        else {
+        let binding = self.bind(key, header, packet)?;
+        let Some(peer) = self.peers.get(key as usize).and_then(Option::as_deref) else {
             return Err(Refusal::Drop(Counter::DropUnknownSource));
-        };
-        let binding = match peer.binding(header.ssrc) {
-            Some(binding) => binding,
-            None => {
-                let binding = identify(peer, header, packet)
-                    .ok_or(Refusal::Drop(Counter::DropUnknownSsrc))?;
-                if !peer.bind(header.ssrc, binding) {
-                    return Err(Refusal::Drop(Counter::DropUnknownSsrc));
-                }
-                if let Some(stream) = self
-                    .streams
-                    .get_mut(binding.stream)
-                    .filter(|_| !binding.rtx)
-                {
-                    stream.restart(Some(header.ssrc));
-                }
-                binding
-            }
         };
         let stream = self
             .streams
@@ -173,30 +159,69 @@ impl Engine {
         let media = peer
             .sending
             .get(usize::from(stream.media))
-            .filter(|_| !binding.rtx)
             .ok_or(unknown_payload)?;
-        let codec_index = media.codec(header.payload_type).ok_or(unknown_payload)?;
+        let payload = header.payload(packet);
+        let (codec_index, sequence, framing) = if binding.rtx {
+            // RTX without a payload is padding, by which senders probe their path.
+            if payload.is_empty() {
+                return Err(Refusal::Ignore);
+            }
+            let codec_index = media
+                .codec_of_rtx(header.payload_type)
+                .ok_or(unknown_payload)?;
+            let (original, _) =
+                rtx::parse(payload).map_err(|_| Refusal::Drop(Counter::DropRtpMalformed))?;
+            (codec_index, stream.repaired(original), rtx::OSN_LEN)
+        } else {
+            let codec_index = media.codec(header.payload_type).ok_or(unknown_payload)?;
+            stream.clock_rate = media.codecs[codec_index].codec.clock_rate();
+            (codec_index, stream.sequence(header.sequence_number), 0)
+        };
         let codec = media.codecs[codec_index].codec;
-
-        stream.clock_rate = codec.clock_rate();
-        let sequence = stream
-            .sequence(header.sequence_number)
-            .ok_or(Refusal::Drop(Counter::DropDuplicate))?;
-        stream
-            .reception
-            .on_packet(sequence, header.timestamp, received, stream.clock_rate);
-        stream.last_packet = Some(received);
-        if stream.first.is_none() {
-            let point = ClockPoint {
-                ntp: self.clock.at(received),
-                timestamp: header.timestamp,
-            };
-            stream.first = Some(FirstPacket { received, point });
+        let sequence = sequence.ok_or(Refusal::Drop(Counter::DropDuplicate))?;
+        if !binding.rtx {
+            // What was lost stays lost in reports: they tell the sender about its path.
+            stream.on_arrival(sequence, header.timestamp, received, &self.clock);
         }
+        Ok(Placed {
+            stream: binding.stream,
+            track: self.admit(binding.stream, header)?,
+            sequence,
+            framing,
+            codec_index: codec_index as u8,
+            codec,
+        })
+    }
 
-        let index = stream
-            .track
-            .ok_or(Refusal::Drop(Counter::DropNotPublished))?;
+    /// What a packet's SSRC carries. An unknown one is bound if the packet says what it is.
+    fn bind(&mut self, key: u32, header: &RtpHeader, packet: &[u8]) -> Result<Binding, Refusal> {
+        let Some(peer) = self
+            .peers
+            .get_mut(key as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return Err(Refusal::Drop(Counter::DropUnknownSource));
+        };
+        if let Some(binding) = peer.binding(header.ssrc) {
+            return Ok(binding);
+        }
+        let binding =
+            identify(peer, header, packet).filter(|binding| peer.bind(header.ssrc, *binding));
+        let binding = binding.ok_or(Refusal::Drop(Counter::DropUnknownSsrc))?;
+        if let Some(stream) = self
+            .streams
+            .get_mut(binding.stream)
+            .filter(|_| !binding.rtx)
+        {
+            stream.restart(Some(header.ssrc));
+        }
+        Ok(binding)
+    }
+
+    /// The track of a stream's packet, if it takes packets now.
+    fn admit(&mut self, stream: u32, header: &RtpHeader) -> Result<u32, Refusal> {
+        let index = self.streams.get(stream).and_then(|stream| stream.track);
+        let index = index.ok_or(Refusal::Drop(Counter::DropNotPublished))?;
         let track = self
             .tracks
             .get_mut(index)
@@ -214,13 +239,7 @@ impl Engine {
             self.events
                 .push_back(MediaEvent::TrackStarted { track: track.id });
         }
-        Ok(Placed {
-            stream: binding.stream,
-            track: index,
-            sequence,
-            codec_index: codec_index as u8,
-            codec,
-        })
+        Ok(index)
     }
 
     /// The structural check. `Err(None)` leaves the packet out, `Err(Some(_))` says otherwise.
@@ -291,7 +310,7 @@ fn identify(peer: &Peer, header: &RtpHeader, packet: &[u8]) -> Option<Binding> {
     let media = peer
         .sending
         .get(peer.media_of(element(ExtensionKind::Mid), header.payload_type)?)?;
-    let rtx = media.is_rtx(header.payload_type);
+    let rtx = media.codec_of_rtx(header.payload_type).is_some();
     if media.rids.is_empty() {
         return Some(Binding {
             stream: *media.encodings.first()?,
