@@ -221,7 +221,7 @@ fn credentials_say_what_they_are() {
     };
     let issuer = issuer(&signer);
     assert!(matches!(
-        judge(Some(&issuer), &MEMBER_KEY),
+        identity(Some(&issuer), &MEMBER_KEY),
         Identity::Verified(_)
     ));
     for unverified in [

@@ -1,4 +1,8 @@
-//! One participant's side of the group: a sans-IO state machine.
+//! One participant's side of the group: a sans-IO state machine. Ways into the group are in
+//! `joining`, proposals and commits in `handshakes`.
+
+mod handshakes;
+mod joining;
 
 use crate::commit::{self, Judge};
 use crate::epochs::{self, EpochSecrets, Epochs, OpenedMedia, SenderStats};
@@ -41,6 +45,13 @@ const KEY_PACKAGES: usize = 2;
 
 /// Lifetime of a KeyPackage: longer than a consult, shorter than a forgotten tab.
 const KEY_PACKAGE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// A member that is not in the group after its Hello asks again after this time, then after twice
+/// as long, up to [`MAX_JOIN_RETRY`].
+const JOIN_RETRY: Duration = Duration::from_secs(5);
+
+/// Longest time between two Hellos of a member that is not let in.
+const MAX_JOIN_RETRY: Duration = Duration::from_secs(60);
 
 /// How a member takes part.
 #[derive(Clone, Debug)]
@@ -95,6 +106,13 @@ pub struct Member {
     in_flight: Option<ToService>,
     /// When the current epoch began.
     epoch_started: Duration,
+    /// While outside: when to say Hello again, and how long after the last one that is. `None`
+    /// while inside, and once it was refused or has refused for good.
+    join_retry: Option<(Duration, Duration)>,
+    /// When Hello was said last.
+    hello_at: Duration,
+    /// The application asked for new keys.
+    rotation_asked: bool,
     /// When the first outstanding proposal of this epoch came in.
     outstanding_since: Option<Duration>,
     /// No commit before this time: the last one was turned down.
@@ -109,7 +127,12 @@ impl Member {
     /// # Errors
     /// [`HandleError::MlsFormat`] if the claim is longer than a credential may be;
     /// [`HandleError::Library`].
-    pub fn new(config: MemberConfig, key: MemberKey, claim: &Claim) -> Result<Self, HandleError> {
+    pub fn new(
+        now: Duration,
+        config: MemberConfig,
+        key: MemberKey,
+        claim: &Claim,
+    ) -> Result<Self, HandleError> {
         let identity = claim.to_bytes();
         Claim::from_bytes(&identity).map_err(|_| HandleError::MlsFormat("identity claim"))?;
         let credential = CredentialWithKey {
@@ -126,12 +149,15 @@ impl Member {
             identities: BTreeMap::new(),
             in_flight: None,
             epoch_started: Duration::ZERO,
+            join_retry: Some((now + JOIN_RETRY, JOIN_RETRY)),
+            hello_at: now,
+            rotation_asked: false,
             outstanding_since: None,
             not_before: Duration::ZERO,
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
         };
-        member.send_hello()?;
+        member.send_hello(now)?;
         Ok(member)
     }
 
@@ -141,7 +167,20 @@ impl Member {
     /// [`HandleError`]. What the others need to know has been sent, and what the application needs
     /// to know is among the events; the error is for logs and counters.
     pub fn handle_message(&mut self, now: Duration, message: &[u8]) -> Result<(), HandleError> {
-        match ToMember::decode(message)? {
+        let result = ToMember::decode(message)
+            .map_err(HandleError::from)
+            .and_then(|message| self.handle_decoded(now, message));
+        if let Err(HandleError::Wire(_) | HandleError::MlsFormat(_)) = result
+            && self.hello_at + TAKEOVER_AFTER <= now
+        {
+            // A handshake was damaged on its way; the service has it still.
+            self.send_hello(now)?;
+        }
+        result
+    }
+
+    fn handle_decoded(&mut self, now: Duration, message: ToMember) -> Result<(), HandleError> {
+        match message {
             ToMember::Create {
                 group_id,
                 suite,
@@ -165,9 +204,11 @@ impl Member {
             ToMember::Reset => {
                 self.push_event(Event::Reset);
                 self.drop_group();
-                self.send_hello()
+                self.join_retry = Some((now + JOIN_RETRY, JOIN_RETRY));
+                self.send_hello(now)
             }
             ToMember::NotAdmitted => {
+                self.join_retry = None;
                 self.push_event(Event::NotAdmitted);
                 Ok(())
             }
@@ -179,9 +220,9 @@ impl Member {
     ///
     /// # Errors
     /// [`HandleError::Library`].
-    pub fn handle_connected(&mut self) -> Result<(), HandleError> {
+    pub fn handle_connected(&mut self, now: Duration) -> Result<(), HandleError> {
         self.outgoing.clear();
-        self.send_hello()?;
+        self.send_hello(now)?;
         if let Some(commit) = self.in_flight.clone() {
             self.send(&commit)?;
         }
@@ -198,6 +239,13 @@ impl Member {
         {
             self.push_event(Event::Sending { epoch });
         }
+        if let Some((at, after)) = self.join_retry
+            && at <= now
+        {
+            let after = (after * 2).min(MAX_JOIN_RETRY);
+            self.join_retry = Some((now + after, after));
+            self.send_hello(now)?;
+        }
         if self.commit_at().is_some_and(|at| at <= now) {
             self.not_before = now + TAKEOVER_AFTER;
             self.commit()?;
@@ -205,9 +253,16 @@ impl Member {
         Ok(())
     }
 
+    /// Asks for new keys before the rotation is due, for instance when a device may have been seen
+    /// by others. Takes effect with the next timeout.
+    pub fn request_rotation(&mut self) {
+        self.rotation_asked = true;
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next. It may have passed.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        [self.commit_at(), self.epochs.poll_timeout()]
+        let join_retry = self.join_retry.map(|(at, _)| at);
+        [self.commit_at(), self.epochs.poll_timeout(), join_retry]
             .into_iter()
             .flatten()
             .min()
@@ -226,6 +281,11 @@ impl Member {
     /// The current epoch, if this member is in a group.
     pub fn epoch(&self) -> Option<u64> {
         self.group.as_ref().map(|group| group.epoch().as_u64())
+    }
+
+    /// Id of the group that this member is in.
+    pub fn group_id(&self) -> Option<Vec<u8>> {
+        self.group.as_ref().map(|group| group.group_id().to_vec())
     }
 
     /// The epoch whose keys seal.
@@ -340,347 +400,14 @@ impl Member {
         self.epochs.malformed()
     }
 
-    // ---- joining ----
-
-    fn create(
-        &mut self,
-        now: Duration,
-        group_id: &[u8],
-        suite: u16,
-        external_sender: &[u8],
-    ) -> Result<(), HandleError> {
-        if suite != self.key.suite().number() || group_id.len() != GROUP_ID_LEN {
-            return self.refuse_group(Refusal::Parameters);
-        }
-        self.drop_group();
-        let sender = ExternalSender::new(
-            external_sender.into(),
-            BasicCredential::new(DELIVERY_SERVICE_IDENTITY.to_vec()).into(),
-        );
-        let extensions = Extensions::single(Extension::ExternalSenders(vec![sender]))
-            .map_err(HandleError::library)?;
-        let config = MlsGroupCreateConfig::builder()
-            .ciphersuite(self.key.suite().mls())
-            .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
-            .use_ratchet_tree_extension(true)
-            .capabilities(self.capabilities())
-            .with_group_context_extensions(extensions)
-            .build();
-        let group = MlsGroup::new_with_group_id(
-            &self.provider,
-            self.key.pair(),
-            &config,
-            GroupId::from_slice(group_id),
-            self.credential.clone(),
-        )
-        .map_err(HandleError::library)?;
-        self.group = Some(group);
-        self.send_group_info()?;
-        self.on_new_epoch(now)
-    }
-
-    fn join(&mut self, now: Duration, message: &[u8]) -> Result<(), HandleError> {
-        let MlsMessageBodyIn::Welcome(welcome) = parse(message)? else {
-            return Err(HandleError::MlsFormat("welcome"));
-        };
-        match self.stage_welcome(welcome) {
-            Ok(group) => {
-                self.group = Some(group);
-                self.on_new_epoch(now)
-            }
-            Err(refusal) => self.refuse_group(refusal),
-        }
-    }
-
-    fn stage_welcome(&mut self, welcome: Welcome) -> Result<MlsGroup, Refusal> {
-        let config = MlsGroupJoinConfig::builder()
-            .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
-            .use_ratchet_tree_extension(true)
-            .build();
-        let invalid = |error: &dyn std::fmt::Debug| Refusal::Invalid(format!("{error:?}"));
-        // A Welcome replaces whatever group there is, but only once it has proved good.
-        let staged = StagedWelcome::build_from_welcome(&self.provider, &config, welcome)
-            .map_err(|error| invalid(&error))?
-            .replace_old_group()
-            .build()
-            .map_err(|error| invalid(&error))?;
-        if staged.group_context().ciphersuite() != self.key.suite().mls() {
-            return Err(Refusal::Parameters);
-        }
-        let external_senders = staged.group_context().extensions().external_senders();
-        commit::check_group(staged.members(), external_senders, &self.judge())?;
-        self.drop_group();
-        staged
-            .into_group(&self.provider)
-            .map_err(|error| invalid(&error))
-    }
-
-    fn refuse_group(&mut self, refusal: Refusal) -> Result<(), HandleError> {
-        self.push_event(Event::GroupRefused {
-            reason: refusal.to_string(),
-        });
-        Err(refusal.into())
-    }
-
-    fn send_group_info(&mut self) -> Result<(), HandleError> {
-        let group = self.group.as_ref().ok_or(HandleError::NoGroup)?;
-        let message = group
-            .export_group_info(self.provider.crypto(), self.key.pair(), true)
-            .map_err(HandleError::library)?
-            .to_bytes()
-            .map_err(HandleError::library)?;
-        self.send(&ToService::GroupInfo {
-            message: message.into(),
-        })
-    }
-
-    fn send_hello(&mut self) -> Result<(), HandleError> {
-        let resume = self.group.as_ref().map(|group| Resume {
-            group_id: group.group_id().to_vec().into(),
-            epoch: group.epoch().as_u64(),
-        });
-        let key_packages = self.new_key_packages()?;
-        self.send(&ToService::Hello {
-            resume,
-            key_packages,
-        })
-    }
-
-    fn new_key_packages(&self) -> Result<Vec<tls_codec::VLBytes>, HandleError> {
-        (0..KEY_PACKAGES)
-            .map(|_| {
-                let bundle = KeyPackage::builder()
-                    .key_package_lifetime(Lifetime::new(KEY_PACKAGE_LIFETIME.as_secs()))
-                    .leaf_node_capabilities(self.capabilities())
-                    .build(
-                        self.key.suite().mls(),
-                        &self.provider,
-                        self.key.pair(),
-                        self.credential.clone(),
-                    )
-                    .map_err(HandleError::library)?;
-                let message = openmls::prelude::MlsMessageOut::from(bundle.into_key_package());
-                Ok(message.to_bytes().map_err(HandleError::library)?.into())
-            })
-            .collect()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::builder()
-            .ciphersuites(vec![self.key.suite().mls()])
-            .build()
-    }
-
-    // ---- proposals and commits ----
-
-    fn handle_proposal(&mut self, now: Duration, message: &[u8]) -> Result<(), HandleError> {
-        let message = parse_handshake(message)?;
-        let group = self.group.as_mut().ok_or(HandleError::NoGroup)?;
-        let processed = group
-            .process_message(&self.provider, message)
-            .map_err(|error| Refusal::Invalid(format!("{error:?}")))?;
-        let ProcessedMessageContent::ProposalMessage(proposal) = processed.into_content() else {
-            return Err(Refusal::NotProposed.into());
-        };
-        if let Err(refusal) = commit::check_proposal(&proposal, &self.judge(), now) {
-            if let (Refusal::UnverifiedMember(_), Proposal::Add(add)) =
-                (&refusal, proposal.proposal())
-            {
-                let leaf = add.key_package().leaf_node();
-                self.decline(
-                    leaf.credential().clone(),
-                    leaf.signature_key().as_slice(),
-                    now,
-                )?;
-            }
-            return Err(refusal.into());
-        }
-        let group = self.group.as_mut().ok_or(HandleError::NoGroup)?;
-        let reference = proposal.proposal_reference_ref();
-        if group
-            .pending_proposals()
-            .any(|known| known.proposal_reference_ref() == reference)
-        {
-            // Sent again after a reconnection.
-            return Ok(());
-        }
-        group
-            .store_pending_proposal(self.provider.storage(), *proposal)
-            .map_err(HandleError::library)?;
-        self.outstanding_since.get_or_insert(now);
-        Ok(())
-    }
-
-    fn decline(
-        &mut self,
-        credential: openmls::prelude::Credential,
-        signature_key: &[u8],
-        now: Duration,
-    ) -> Result<(), HandleError> {
-        if let Identity::Unverified { subject, reason } =
-            self.judge().identity(&credential, signature_key, Some(now))
-        {
-            self.push_event(Event::MemberDeclined {
-                identity: subject,
-                reason,
-            });
-        }
-        self.send(&ToService::Declined {
-            signature_key: signature_key.to_vec().into(),
-        })
-    }
-
-    fn handle_commit(&mut self, now: Duration, message: &[u8]) -> Result<(), HandleError> {
-        let message = parse_handshake(message)?;
-        let group = self.group.as_mut().ok_or(HandleError::NoGroup)?;
-        if message.epoch() < group.epoch() && message.group_id() == group.group_id() {
-            // Replayed after a reconnection; processed already.
-            return Ok(());
-        }
-        match self.apply_commit(now, message) {
-            Ok(()) => self.on_new_epoch(now),
-            Err((committer, refusal)) => {
-                let epoch = self.epoch().ok_or(HandleError::NoGroup)?;
-                self.push_event(Event::CommitRefused {
-                    epoch,
-                    committer,
-                    reason: refusal.to_string(),
-                });
-                self.send(&ToService::Refused { epoch })?;
-                Err(refusal.into())
-            }
-        }
-    }
-
-    /// Processes and merges a commit; on refusal, nothing has changed.
-    fn apply_commit(
-        &mut self,
-        now: Duration,
-        message: ProtocolMessage,
-    ) -> Result<(), (Option<u16>, Refusal)> {
-        let invalid = |error: &dyn std::fmt::Debug| Refusal::Invalid(format!("{error:?}"));
-        let group = self.group.as_mut().ok_or((None, Refusal::Parameters))?;
-        let processed = group
-            .process_message(&self.provider, message)
-            .map_err(|error| (None, invalid(&error)))?;
-        let sender = processed.sender().clone();
-        let committer = match sender {
-            Sender::Member(leaf) => u16::try_from(leaf.u32()).ok(),
-            _ => None,
-        };
-        match processed.into_content() {
-            ProcessedMessageContent::OwnPendingCommit => group
-                .merge_pending_commit(&self.provider)
-                .map_err(|error| (committer, invalid(&error))),
-            ProcessedMessageContent::StagedCommitMessage(staged) => {
-                let judge = Judge {
-                    issuer: self.config.issuer.as_ref(),
-                    suite: self.key.suite(),
-                };
-                commit::check_commit(group, &sender, &staged, &judge, now)
-                    .map_err(|refusal| (committer, refusal))?;
-                group
-                    .merge_staged_commit(&self.provider, *staged)
-                    .map_err(|error| (committer, invalid(&error)))
-            }
-            _ => Err((committer, Refusal::ProposalKind)),
-        }
-    }
-
-    fn handle_stale(&mut self, now: Duration, epoch: u64, why: Why) -> Result<(), HandleError> {
-        let Some(group) = self.group.as_mut() else {
-            return Ok(());
-        };
-        // The word on a commit of an epoch that has ended meanwhile is no news.
-        if group.epoch().as_u64() == epoch {
-            self.in_flight = None;
-            group
-                .clear_pending_commit(self.provider.storage())
-                .map_err(HandleError::library)?;
-            self.not_before = now
-                + match why {
-                    Why::TooSoon => COMMIT_INTERVAL,
-                    Why::Lost | Why::Invalid => TAKEOVER_AFTER,
-                };
-        }
-        Ok(())
-    }
-
-    /// When this member is to commit, if nobody does before.
-    fn commit_at(&self) -> Option<Duration> {
-        let group = self.group.as_ref()?;
-        if group.pending_commit().is_some() {
-            return None;
-        }
-        let rank = self.rank(group)?;
-        let earliest = self.epoch_started + COMMIT_INTERVAL;
-        let at = match self.outstanding_since {
-            Some(since) => since.max(earliest) + TAKEOVER_AFTER * rank,
-            // Whose own keys are nearly used up does not wait for others.
-            None if self.epochs.needs_rotation() => earliest,
-            None => self.epoch_started + self.config.rotation + TAKEOVER_AFTER * rank,
-        };
-        Some(at.max(self.not_before))
-    }
-
-    /// How many members come before this one as committer: those of lower leaf that are not about
-    /// to be removed. `None` if this one is.
-    fn rank(&self, group: &MlsGroup) -> Option<u32> {
-        let own = group.own_leaf_index();
-        let leaving = |leaf: LeafNodeIndex| {
-            group.pending_proposals().any(|queued| {
-                matches!(queued.proposal(), Proposal::Remove(remove) if remove.removed() == leaf)
-            })
-        };
-        if leaving(own) {
-            return None;
-        }
-        let before = group
-            .members()
-            .filter(|member| member.index < own && !leaving(member.index));
-        u32::try_from(before.count()).ok()
-    }
-
-    /// Commits to all outstanding proposals, or to none, with a new path either way.
-    fn commit(&mut self) -> Result<(), HandleError> {
-        let group = self.group.as_mut().ok_or(HandleError::NoGroup)?;
-        let bundle = group
-            .commit_builder()
-            .force_self_update(true)
-            .load_psks(self.provider.storage())
-            .map_err(HandleError::library)?
-            .build(
-                self.provider.rand(),
-                self.provider.crypto(),
-                self.key.pair(),
-                |_| true,
-            )
-            .map_err(HandleError::library)?
-            .stage_commit(&self.provider)
-            .map_err(HandleError::library)?;
-        let (commit, welcome, _) = bundle.into_messages();
-        let bytes = |message: openmls::prelude::MlsMessageOut| message.to_bytes();
-        let message = ToService::Commit {
-            commit: bytes(commit).map_err(HandleError::library)?.into(),
-            welcome: welcome
-                .map(bytes)
-                .transpose()
-                .map_err(HandleError::library)?
-                .map(Into::into),
-        };
-        self.send(&message)?;
-        self.in_flight = Some(message);
-        Ok(())
-    }
-
-    // ---- epochs ----
-
     /// The group entered a new epoch: takes its keys, tells the delivery service and the
     /// application.
     fn on_new_epoch(&mut self, now: Duration) -> Result<(), HandleError> {
         let group = self.group.as_ref().ok_or(HandleError::NoGroup)?;
+        self.join_retry = None;
         self.in_flight = None;
         self.outstanding_since = None;
+        self.rotation_asked = false;
         self.epoch_started = now;
         self.not_before = now;
         if !group.is_active() {
