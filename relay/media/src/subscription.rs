@@ -95,3 +95,19 @@ impl Subscription {
         self.reported = [self.packets, self.reported[0]];
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rewriter::Rewriter;
+
+    #[test]
+    fn a_subscription_takes_less_than_two_kilobytes() {
+        let size = size_of::<Subscription>() + Rewriter::HEAP_BYTES;
+        assert!(size < 2_048, "{size}");
+        assert!(
+            Rewriter::HEAP_BYTES > size_of::<Rewriter>() / 8,
+            "the heap part is counted"
+        );
+    }
+}

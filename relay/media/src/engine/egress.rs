@@ -192,6 +192,7 @@ impl Run<'_> {
         egress: &mut E,
     ) -> Sent {
         let mut sent = Sent::default();
+        let mut header = [0; HEADER_MAX];
         for entry in self.inbox.iter(self.row, self.life.epoch).skip(skip) {
             let Some((buf, packet)) = &entry.packet else {
                 sub.rewriter.skip(entry.sequence);
@@ -221,7 +222,8 @@ impl Run<'_> {
             if sub.template.numbers_transport() {
                 *transport_sequence = transport_sequence.wrapping_add(1);
             }
-            sent.bytes += self.send_one(sub, index, &fields, buf, packet, pool, egress);
+            sent.bytes +=
+                self.send_one(sub, index, &fields, &mut header, buf, packet, pool, egress);
             sent.packets += 1;
         }
         sent
@@ -237,19 +239,17 @@ impl Run<'_> {
         sub: &mut Subscription,
         index: u64,
         fields: &PacketFields,
+        header: &mut [u8; HEADER_MAX],
         buf: &PacketBuf,
         packet: &Incoming,
         pool: &mut PacketPool,
         egress: &mut E,
     ) -> u64 {
-        let mut header = [0; HEADER_MAX];
         let bytes = pool
             .bytes(buf)
             .get(..usize::from(packet.len))
             .unwrap_or_default();
-        let header_len = sub
-            .template
-            .write(&mut header, fields, bytes, &packet.elements);
+        let header_len = sub.template.write(header, fields, bytes, &packet.elements);
         let range = usize::from(packet.payload.start)..usize::from(packet.payload.end);
         let renumbered = packet.numbers.and_then(|old| {
             let new = PictureNumbers {

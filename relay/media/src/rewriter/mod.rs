@@ -61,6 +61,10 @@ pub(crate) struct Rewriter {
 }
 
 impl Rewriter {
+    /// Heap memory of one rewriter.
+    #[cfg(test)]
+    pub(crate) const HEAP_BYTES: usize = Segments::HEAP_BYTES;
+
     /// A rewriter whose first packet has this sequence number and timestamp.
     ///
     /// RFC 3711 §3.3.1 has both ends start with a roll-over counter of zero, so the first number

@@ -50,6 +50,10 @@ pub(crate) struct Segments {
 }
 
 impl Segments {
+    /// Heap memory of one row.
+    #[cfg(test)]
+    pub(crate) const HEAP_BYTES: usize = REWRITER_SEGMENTS * size_of::<Segment>();
+
     pub(crate) fn new(first_out: u64) -> Self {
         Segments {
             row: VecDeque::with_capacity(REWRITER_SEGMENTS),
