@@ -6,4 +6,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod clock;
+pub mod http;
+pub mod limits;
+pub mod metrics;
+mod random;
+mod refusal;
+pub mod rooms;
 pub mod sdp;
+mod signal;
+pub mod token;
+
+pub use refusal::{Code, Refusal};

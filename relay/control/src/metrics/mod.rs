@@ -1,0 +1,336 @@
+//! What operators see: the control plane's own counters and, read when asked, those of every
+//! shard. No label holds anything that tells a room, a person or an address.
+
+mod shards;
+
+use crate::refusal::Refusal;
+use crate::sdp::{Role, SdpErrorKind};
+use crate::token::TokenError;
+use prometheus::{
+    Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use sealcast_model::{CommandError, ShardId, ShardStats};
+use std::sync::Arc;
+
+/// The relay's metrics.
+pub struct Metrics {
+    registry: Registry,
+    participants: IntGaugeVec,
+    sockets: IntGauge,
+    sockets_closed: IntCounterVec,
+    requests: IntCounterVec,
+    resumes: IntCounterVec,
+    tokens_refused: IntCounterVec,
+    tokens_accepted: IntCounter,
+    sdp_refused: IntCounterVec,
+    whip: IntCounterVec,
+    connected: IntCounterVec,
+    shard_refused: IntCounterVec,
+    connections: IntGauge,
+    connections_refused: IntCounterVec,
+    connection_errors: IntCounterVec,
+}
+
+/// The metrics could not be set up: two have one name. A bug.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics: {0}")]
+pub struct MetricsError(#[from] prometheus::Error);
+
+/// Why a signalling socket ended, as a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketEnd {
+    /// The client closed it or vanished.
+    Client,
+    /// The relay closed it, after an error or on leaving.
+    Relay,
+    /// No `join` in time.
+    JoinTimeout,
+    /// Silent for too long.
+    Idle,
+    /// The client reads too slowly.
+    TooSlow,
+}
+
+impl SocketEnd {
+    const fn as_str(self) -> &'static str {
+        match self {
+            SocketEnd::Client => "client",
+            SocketEnd::Relay => "relay",
+            SocketEnd::JoinTimeout => "join_timeout",
+            SocketEnd::Idle => "idle",
+            SocketEnd::TooSlow => "too_slow",
+        }
+    }
+}
+
+/// Why a connection was refused or broken off, as a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionEnd {
+    /// `http.max_connections`.
+    Limit,
+    /// `http.max_connections_per_ip`.
+    LimitPerIp,
+    /// The TLS handshake failed.
+    Tls,
+    /// The TLS handshake took too long.
+    TlsTimeout,
+    /// Headers took too long.
+    HeaderTimeout,
+    /// Malformed or oversized HTTP.
+    Protocol,
+    /// A body took too long.
+    BodyTimeout,
+    /// A body over its limit.
+    BodyTooLarge,
+}
+
+impl ConnectionEnd {
+    const fn as_str(self) -> &'static str {
+        match self {
+            ConnectionEnd::Limit => "limit",
+            ConnectionEnd::LimitPerIp => "limit_per_ip",
+            ConnectionEnd::Tls => "tls",
+            ConnectionEnd::TlsTimeout => "tls_timeout",
+            ConnectionEnd::HeaderTimeout => "header_timeout",
+            ConnectionEnd::Protocol => "protocol",
+            ConnectionEnd::BodyTimeout => "body_timeout",
+            ConnectionEnd::BodyTooLarge => "body_too_large",
+        }
+    }
+
+    const fn is_refusal(self) -> bool {
+        matches!(self, ConnectionEnd::Limit | ConnectionEnd::LimitPerIp)
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero. `version` labels `sealcast_build_info`.
+    ///
+    /// # Errors
+    /// [`MetricsError`] if two metrics have one name.
+    pub fn new(version: &str) -> Result<Arc<Self>, MetricsError> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let c = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(c.clone()))?;
+            Ok::<_, prometheus::Error>(c)
+        };
+        let gauge = |name: &str, help: &str| {
+            let g = IntGauge::new(name, help)?;
+            registry.register(Box::new(g.clone()))?;
+            Ok::<_, prometheus::Error>(g)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let g = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(g.clone()))?;
+            Ok::<_, prometheus::Error>(g)
+        };
+        let tokens_accepted = IntCounter::new(
+            "sealcast_tokens_accepted_total",
+            "Tokens that opened a room.",
+        )?;
+        registry.register(Box::new(tokens_accepted.clone()))?;
+        let build = gauges("sealcast_build_info", "Always 1.", &["version"])?;
+        build.with_label_values(&[version]).set(1);
+        let metrics = Metrics {
+            participants: gauges(
+                "sealcast_participants",
+                "Participants, by how they joined.",
+                &["role"],
+            )?,
+            sockets: gauge("sealcast_signal_sockets", "Signalling sockets open.")?,
+            sockets_closed: counters(
+                "sealcast_signal_sockets_closed_total",
+                "Signalling sockets closed, by cause.",
+                &["cause"],
+            )?,
+            requests: counters(
+                "sealcast_signal_requests_total",
+                "Signalling requests, by type and result.",
+                &["type", "result"],
+            )?,
+            resumes: counters(
+                "sealcast_signal_resumes_total",
+                "Attempts to resume, by result.",
+                &["result"],
+            )?,
+            tokens_refused: counters(
+                "sealcast_tokens_refused_total",
+                "Tokens refused, by reason.",
+                &["reason"],
+            )?,
+            tokens_accepted,
+            sdp_refused: counters(
+                "sealcast_sdp_refused_total",
+                "Offers refused, by reason.",
+                &["reason"],
+            )?,
+            whip: counters(
+                "sealcast_whip_requests_total",
+                "WHIP and WHEP requests, by endpoint, method and status.",
+                &["endpoint", "method", "status"],
+            )?,
+            connected: counters(
+                "sealcast_media_connected_total",
+                "Media sessions connected, by what they negotiated.",
+                &["transport", "dtls", "srtp"],
+            )?,
+            shard_refused: counters(
+                "sealcast_shard_requests_refused_total",
+                "Commands that a shard refused or did not take, by error.",
+                &["error"],
+            )?,
+            connections: gauge("sealcast_http_connections", "HTTP connections open.")?,
+            connections_refused: counters(
+                "sealcast_http_connections_refused_total",
+                "HTTP connections refused, by limit.",
+                &["limit"],
+            )?,
+            connection_errors: counters(
+                "sealcast_http_errors_total",
+                "HTTP connections and requests broken off, by cause.",
+                &["cause"],
+            )?,
+            registry: registry.clone(),
+        };
+        metrics.start_at_zero();
+        Ok(Arc::new(metrics))
+    }
+
+    /// Makes series that alerts watch exist before their first event.
+    fn start_at_zero(&self) {
+        for role in [Role::Interactive, Role::Publisher, Role::Player] {
+            self.participants
+                .with_label_values(&[role_name(role)])
+                .set(0);
+        }
+        for error in TokenError::ALL {
+            self.tokens_refused.with_label_values(&[error.reason()]);
+        }
+        for reason in SdpErrorKind::REASONS {
+            self.sdp_refused.with_label_values(&[reason]);
+        }
+    }
+
+    /// Adds the shards' counters to what is exported.
+    ///
+    /// # Errors
+    /// [`MetricsError`] if called twice.
+    pub fn export_shards(
+        &self,
+        shards: Vec<(ShardId, Arc<ShardStats>)>,
+    ) -> Result<(), MetricsError> {
+        Ok(self
+            .registry
+            .register(Box::new(shards::ShardCollector::new(shards)?))?)
+    }
+
+    /// Prometheus text format, version 0.0.4.
+    #[must_use]
+    pub fn text(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
+            tracing::error!(%error, "metrics could not be written");
+        }
+        out
+    }
+
+    pub(crate) fn participant_joined(&self, role: Role) {
+        self.participants
+            .with_label_values(&[role_name(role)])
+            .inc();
+    }
+
+    pub(crate) fn participant_left(&self, role: Role) {
+        self.participants
+            .with_label_values(&[role_name(role)])
+            .dec();
+    }
+
+    pub(crate) fn socket_opened(&self) {
+        self.sockets.inc();
+    }
+
+    pub(crate) fn socket_closed(&self, end: SocketEnd) {
+        self.sockets.dec();
+        self.sockets_closed.with_label_values(&[end.as_str()]).inc();
+    }
+
+    /// `request` must be a name from the protocol, never one that a client made up.
+    pub(crate) fn request<T>(&self, request: &'static str, result: &Result<T, Refusal>) {
+        let result = match result {
+            Ok(_) => "ok",
+            Err(refusal) => refusal.code.as_str(),
+        };
+        self.requests.with_label_values(&[request, result]).inc();
+    }
+
+    pub(crate) fn resumed(&self, ok: bool) {
+        let result = if ok { "ok" } else { "unknown" };
+        self.resumes.with_label_values(&[result]).inc();
+    }
+
+    pub(crate) fn token<T>(&self, result: &Result<T, TokenError>) {
+        match result {
+            Ok(_) => self.tokens_accepted.inc(),
+            Err(error) => self
+                .tokens_refused
+                .with_label_values(&[error.reason()])
+                .inc(),
+        }
+    }
+
+    pub(crate) fn sdp_refused(&self, kind: SdpErrorKind) {
+        self.sdp_refused.with_label_values(&[kind.reason()]).inc();
+    }
+
+    pub(crate) fn whip(&self, endpoint: &'static str, method: &'static str, status: u16) {
+        let labels = [endpoint, method, &status.to_string()];
+        self.whip.with_label_values(&labels).inc();
+    }
+
+    pub(crate) fn connected(&self, transport: &str, dtls: &str, srtp: &str) {
+        self.connected
+            .with_label_values(&[transport, dtls, srtp])
+            .inc();
+    }
+
+    pub(crate) fn shard_refused(&self, error: CommandError) {
+        let error = match error {
+            CommandError::NoSession => "no_session",
+            CommandError::NoTrack => "no_track",
+            CommandError::NoSlot => "no_slot",
+            CommandError::MidInUse => "mid_in_use",
+            CommandError::CodecUnsupported => "codec_unsupported",
+            CommandError::Limit => "limit",
+            CommandError::Busy => "busy",
+            CommandError::Invalid => "invalid",
+        };
+        self.shard_refused.with_label_values(&[error]).inc();
+    }
+
+    pub(crate) fn connection_opened(&self) {
+        self.connections.inc();
+    }
+
+    pub(crate) fn connection_closed(&self) {
+        self.connections.dec();
+    }
+
+    pub(crate) fn connection_ended(&self, end: ConnectionEnd) {
+        let of = if end.is_refusal() {
+            &self.connections_refused
+        } else {
+            &self.connection_errors
+        };
+        of.with_label_values(&[end.as_str()]).inc();
+    }
+}
+
+const fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Interactive => "interactive",
+        Role::Publisher => "whip",
+        Role::Player => "whep",
+    }
+}
