@@ -3,8 +3,8 @@
 //!
 //! * [`model`]: encoders, packetizers, depacketizers.
 //! * [`peer`]: one client, driven by `now` and bytes.
-//! * [`driver`]: sockets, signalling and a clock around clients.
 
 #![forbid(unsafe_code)]
 
 pub mod model;
+pub mod peer;

@@ -1,0 +1,682 @@
+//! The whole client: offer and answer, transport, senders, slots, RTCP.
+
+use super::arrivals::Arrivals;
+use super::outbox::Outbox;
+use super::receive::{ReceiveStats, Received, RejectReason, Slot, SlotEvent};
+use super::sdp::{self, Answer, AnswerError, AnswerMedia, OfferMedia};
+use super::send::{Link, SendStats, Sender, SenderParams};
+use super::transport::{PeerContext, Proto, Route, Srtp, Transport, TransportEvent};
+use crate::model::Codec;
+use sealcast_model::{NtpClock, Time};
+use sealcast_netsim::Rng;
+use sealcast_rtp::demux::{Protocol, classify};
+use sealcast_rtp::ext::TransportCc;
+use sealcast_rtp::rtcp::{Compound, Packet, Pli, ReportBlock, RtcpWriter};
+use sealcast_rtp::{ExtensionKind, ExtensionMap, RtpHeader};
+use sealcast_sframe::{BaseKeyScope, CipherSuite, KeyStore, Kid, Sealer};
+use sealcast_srtp::OpenError;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Time between sender and receiver reports.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between looks at what to ask for again, and transport-wide feedback.
+const FEEDBACK_INTERVAL: Duration = Duration::from_millis(50);
+/// Longest RTCP datagram, bytes, before SRTCP.
+const MAX_RTCP: usize = 1_100;
+/// Room for SRTCP's tag and index.
+const RTCP_OVERHEAD: usize = 20;
+/// Events kept for a caller that does not drain them.
+const MAX_EVENTS: usize = 65_536;
+
+/// How frames are sealed: link keys (PROTOCOL.md §7.3).
+#[derive(Clone)]
+pub struct SealConfig {
+    /// The suite.
+    pub suite: CipherSuite,
+    /// The room's base key.
+    pub base_key: Vec<u8>,
+}
+
+/// What a client offers.
+#[derive(Clone)]
+pub struct PeerConfig {
+    /// Streams to send, in m-line order.
+    pub send: Vec<SenderParams>,
+    /// Audio slots to receive in.
+    pub audio_slots: usize,
+    /// Video slots to receive in.
+    pub video_slots: usize,
+    /// With a data channel.
+    pub data: bool,
+    /// How frames are sealed; `None` sends and expects them bare.
+    pub seal: Option<SealConfig>,
+    /// Addresses to send from, as the sockets have them.
+    pub locals: Vec<(Proto, SocketAddr)>,
+    /// Everything random about the client but its keys follows from this.
+    pub seed: u64,
+}
+
+/// Why a client cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// The configuration does not work.
+    #[error("peer configuration: {0}")]
+    Config(String),
+    /// The answer does not parse, or does not fit the offer.
+    #[error("answer: {0}")]
+    Answer(#[from] AnswerError),
+}
+
+/// What a client tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// A candidate pair works.
+    IceConnected,
+    /// DTLS is done; media may flow.
+    Connected {
+        /// `"1.2"` or `"1.3"`.
+        dtls: &'static str,
+        /// IANA name of the SRTP profile.
+        srtp_profile: &'static str,
+    },
+    /// The data channel is open.
+    DataOpen,
+    /// A data-channel message.
+    Data {
+        /// Binary or text.
+        binary: bool,
+        /// The message.
+        data: Vec<u8>,
+    },
+    /// A frame arrived, opened, and is right.
+    Received(Received),
+    /// A frame arrived whole and is wrong.
+    Rejected {
+        /// Index of the slot.
+        slot: usize,
+        /// Why.
+        reason: RejectReason,
+    },
+    /// The relay closed the transport.
+    Closed,
+    /// The transport failed.
+    Failed(String),
+}
+
+/// A slot as negotiated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotState {
+    /// Its MID.
+    pub mid: String,
+    /// Audio or video.
+    pub codec: Codec,
+    /// The relay accepted it.
+    pub active: bool,
+}
+
+/// Counts of packets that could not be used. In a sound run all are zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerFaults {
+    /// SRTP or SRTCP that did not authenticate.
+    pub srtp_auth: u64,
+    /// SRTP received twice.
+    pub srtp_replayed: u64,
+    /// SRTP or SRTCP before the keys were there, or malformed.
+    pub srtp_other: u64,
+    /// RTP of an SSRC that no slot has.
+    pub unknown_ssrc: u64,
+    /// RTP or RTCP that does not parse.
+    pub malformed: u64,
+    /// Neither STUN, DTLS, RTP nor RTCP.
+    pub unknown_protocol: u64,
+    /// Events dropped because nobody drained them.
+    pub events_dropped: u64,
+}
+
+/// One client.
+pub struct Peer {
+    transport: Transport,
+    srtp: Option<Box<Srtp>>,
+    data: bool,
+    session: u64,
+    senders: Vec<Sender>,
+    slot_states: Vec<SlotState>,
+    /// By the same index as `slot_states`; empty until the answer.
+    slots: Vec<Option<Slot>>,
+    keys: Option<KeyStore>,
+    extensions: ExtensionMap,
+    transport_seq: u16,
+    arrivals: Arrivals,
+    /// SSRC of reports when there is no sender.
+    report_ssrc: u32,
+    clock: NtpClock,
+    next_report: Time,
+    next_feedback: Time,
+    events: VecDeque<PeerEvent>,
+    faults: PeerFaults,
+    scratch: Vec<u8>,
+}
+
+impl Peer {
+    /// A client that has not offered yet.
+    ///
+    /// # Errors
+    /// [`PeerError::Config`].
+    pub fn new(now: Time, ctx: &PeerContext, config: &PeerConfig) -> Result<Peer, PeerError> {
+        let invalid = |e: &dyn std::fmt::Display| PeerError::Config(e.to_string());
+        let mut rng = Rng::new(config.seed);
+        let transport =
+            Transport::new(now, ctx, &config.locals).map_err(|e| PeerError::Config(e.clone()))?;
+        let mut senders = Vec::with_capacity(config.send.len());
+        for (mid, params) in config.send.iter().enumerate() {
+            let kid = Kid::from_random(rng.next_u64());
+            let sealer = match &config.seal {
+                None => None,
+                Some(seal) => {
+                    Some(Sealer::new(seal.suite, kid, &seal.base_key).map_err(|e| invalid(&e))?)
+                }
+            };
+            let ssrcs = (rng.next_u64() as u32, rng.next_u64() as u32);
+            let (stream, seed) = (rng.next_u64(), rng.next_u64());
+            senders.push(Sender::new(
+                *params,
+                mid.to_string(),
+                ssrcs,
+                sealer,
+                stream,
+                seed,
+            ));
+        }
+        let keys = match &config.seal {
+            None => None,
+            Some(seal) => {
+                let mut keys = KeyStore::new(seal.suite);
+                keys.insert_base_key(BaseKeyScope::Any, &seal.base_key)
+                    .map_err(|e| invalid(&e))?;
+                Some(keys)
+            }
+        };
+        let codecs = std::iter::repeat_n(Codec::Opus, config.audio_slots)
+            .chain(std::iter::repeat_n(Codec::Vp8, config.video_slots));
+        let slot_states: Vec<SlotState> = (senders.len()..)
+            .zip(codecs)
+            .map(|(mid, codec)| SlotState {
+                mid: mid.to_string(),
+                codec,
+                active: false,
+            })
+            .collect();
+        Ok(Peer {
+            transport,
+            srtp: None,
+            data: config.data,
+            session: rng.next_u64() >> 1,
+            senders,
+            slots: slot_states.iter().map(|_| None).collect(),
+            slot_states,
+            keys,
+            extensions: ExtensionMap::new(),
+            transport_seq: 0,
+            arrivals: Arrivals::default(),
+            report_ssrc: rng.next_u64() as u32,
+            // Reports need differences of wall-clock time alone (RFC 3550 §4).
+            clock: NtpClock::from_unix(Duration::ZERO),
+            next_report: Time::NEVER,
+            next_feedback: Time::NEVER,
+            events: VecDeque::new(),
+            faults: PeerFaults::default(),
+            scratch: Vec::new(),
+        })
+    }
+
+    /// The SDP offer: senders, then audio slots, then video slots, then the data channel.
+    pub fn offer(&mut self) -> String {
+        let send = self.senders.iter().map(|s| OfferMedia {
+            codec: s.codec(),
+            send: Some(s.ssrcs()),
+        });
+        let receive = self.slot_states.iter().map(|s| OfferMedia {
+            codec: s.codec,
+            send: None,
+        });
+        let media: Vec<OfferMedia> = send.chain(receive).collect();
+        sdp::offer(&self.transport.local(), &media, self.data, self.session)
+    }
+
+    /// Takes the answer and starts to connect.
+    ///
+    /// # Errors
+    /// [`PeerError`]; the client is of no use then.
+    pub fn accept(
+        &mut self,
+        now: Time,
+        answer: &Answer,
+        out: &mut Outbox,
+    ) -> Result<(), PeerError> {
+        let want = self.senders.len() + self.slot_states.len();
+        let got = answer.media.len();
+        if want != got {
+            return Err(AnswerError::MediaCount { want, got }.into());
+        }
+        self.extensions = answer.extensions;
+        let (send, receive) = answer.media.split_at(self.senders.len());
+        for (sender, media) in self.senders.iter_mut().zip(send) {
+            if let Some(pt) = payload_type(media, sender.codec()) {
+                sender.set_payload_types(pt, media.rtx_pt);
+            }
+        }
+        for (index, media) in receive.iter().enumerate() {
+            self.accept_slot(index, media);
+        }
+        self.transport
+            .connect(now, &answer.remote, out)
+            .map_err(PeerError::Config)
+    }
+
+    fn accept_slot(&mut self, index: usize, media: &AnswerMedia) {
+        if let Some(state) = self.slot_states.get_mut(index)
+            && let Some(slot) = self.slots.get_mut(index)
+            && let (true, Some(ssrc)) = (media.active, media.ssrc)
+        {
+            state.active = true;
+            let rtx = media.rtx_ssrc.zip(media.rtx_pt);
+            *slot = Some(Slot::new(index, state.codec, ssrc, rtx));
+        }
+    }
+
+    /// Takes a datagram, or an RFC 4571 frame without its length. It may be changed in place.
+    pub fn handle_packet(&mut self, now: Time, from: Route, packet: &mut [u8], out: &mut Outbox) {
+        match classify(packet) {
+            Protocol::Stun | Protocol::Dtls => {
+                self.transport.handle_packet(now, from, packet, out);
+                self.on_transport(now);
+            }
+            Protocol::Rtp => self.handle_rtp(now, packet),
+            Protocol::Rtcp => self.handle_rtcp(now, packet, out),
+            Protocol::TurnChannel | Protocol::Unknown => self.faults.unknown_protocol += 1,
+        }
+    }
+
+    /// Runs what is due: frames, reports, retransmissions, ICE and DTLS timers.
+    pub fn handle_timeout(&mut self, now: Time, out: &mut Outbox) {
+        self.transport.handle_timeout(now, out);
+        self.on_transport(now);
+        self.send_frames(now, out);
+        let Peer {
+            slots,
+            keys,
+            events,
+            faults,
+            ..
+        } = self;
+        for (index, slot) in slots.iter_mut().enumerate() {
+            if let Some(slot) = slot {
+                let mut on_event = |e| push_event(events, faults, index, e);
+                slot.handle_timeout(now, keys.as_mut(), &mut on_event);
+            }
+        }
+        if now >= self.next_feedback {
+            self.next_feedback = now + FEEDBACK_INTERVAL;
+            self.send_feedback(now, out);
+        }
+        if now >= self.next_report {
+            self.next_report = now + REPORT_INTERVAL;
+            self.send_reports(now, out);
+        }
+    }
+
+    /// When [`Peer::handle_timeout`] has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        let senders = self.senders.iter().map(Sender::poll_timeout);
+        let slots = self.slots.iter().flatten().map(Slot::poll_timeout);
+        senders
+            .filter(|_| self.srtp.is_some())
+            .chain(slots)
+            .chain([
+                self.transport.poll_timeout(),
+                self.next_report,
+                self.next_feedback,
+            ])
+            .min()
+            .unwrap_or(Time::NEVER)
+    }
+
+    /// The next thing to tell.
+    pub fn poll_event(&mut self) -> Option<PeerEvent> {
+        self.events.pop_front()
+    }
+
+    /// Sends frames of this sender from `first` on, or from when it is connected.
+    pub fn start(&mut self, sender: usize, first: Time) {
+        if let Some(sender) = self.senders.get_mut(sender) {
+            sender.start(first);
+        }
+    }
+
+    /// Sends no more frames of this sender.
+    pub fn stop(&mut self, sender: usize) {
+        if let Some(sender) = self.senders.get_mut(sender) {
+            sender.stop();
+        }
+    }
+
+    /// Sends a data-channel message; false if the channel takes nothing now.
+    pub fn send_data(&mut self, now: Time, binary: bool, data: &[u8], out: &mut Outbox) -> bool {
+        self.transport.send_data(now, binary, data, out)
+    }
+
+    /// Closes the transport.
+    pub fn close(&mut self, now: Time, out: &mut Outbox) {
+        self.transport.close(now, out);
+        self.on_transport(now);
+    }
+
+    /// The seal context of a sender, for the `publish` request (PROTOCOL.md §6).
+    #[must_use]
+    pub fn seal_context(&self, sender: usize) -> Option<u64> {
+        self.senders.get(sender)?.seal_context()
+    }
+
+    /// The slots, as negotiated.
+    #[must_use]
+    pub fn slots(&self) -> &[SlotState] {
+        &self.slot_states
+    }
+
+    /// What a sender did.
+    #[must_use]
+    pub fn send_stats(&self, sender: usize) -> Option<SendStats> {
+        self.senders.get(sender).map(Sender::stats)
+    }
+
+    /// What a slot received.
+    #[must_use]
+    pub fn receive_stats(&self, slot: usize) -> Option<ReceiveStats> {
+        self.slots.get(slot)?.as_ref().map(Slot::stats)
+    }
+
+    /// Packets that could not be used.
+    #[must_use]
+    pub fn faults(&self) -> PeerFaults {
+        self.faults
+    }
+
+    /// The route that media takes.
+    #[must_use]
+    pub fn route(&self) -> Option<Route> {
+        self.transport.route()
+    }
+
+    fn on_transport(&mut self, now: Time) {
+        while let Some(event) = self.transport.poll_event() {
+            let event = match event {
+                TransportEvent::IceConnected => PeerEvent::IceConnected,
+                TransportEvent::Connected {
+                    dtls,
+                    profile,
+                    mut srtp,
+                } => {
+                    for sender in &mut self.senders {
+                        sender.connect(now, &mut srtp.outbound);
+                    }
+                    self.srtp = Some(srtp);
+                    self.next_report = now + REPORT_INTERVAL;
+                    self.next_feedback = now + FEEDBACK_INTERVAL;
+                    PeerEvent::Connected {
+                        dtls,
+                        srtp_profile: profile.name(),
+                    }
+                }
+                TransportEvent::DataOpen => PeerEvent::DataOpen,
+                TransportEvent::Data { binary, data } => PeerEvent::Data { binary, data },
+                TransportEvent::Closed => self.ended(PeerEvent::Closed),
+                TransportEvent::Failed(e) => self.ended(PeerEvent::Failed(e)),
+            };
+            self.events.push_back(event);
+        }
+    }
+
+    fn ended(&mut self, event: PeerEvent) -> PeerEvent {
+        self.srtp = None;
+        self.next_report = Time::NEVER;
+        self.next_feedback = Time::NEVER;
+        event
+    }
+
+    fn handle_rtp(&mut self, now: Time, packet: &mut [u8]) {
+        let Some(srtp) = &mut self.srtp else {
+            self.faults.srtp_other += 1;
+            return;
+        };
+        let len = match srtp.inbound.open_rtp(packet) {
+            Ok(opened) => opened.len,
+            Err(e) => return self.faults.count(e),
+        };
+        let packet = packet.get(..len).unwrap_or_default();
+        let Ok(header) = RtpHeader::parse(packet) else {
+            self.faults.malformed += 1;
+            return;
+        };
+        if let Some(id) = self.extensions.id(ExtensionKind::TransportCc)
+            && let Some(seq) = header.extension(packet, id).and_then(TransportCc::parse)
+        {
+            self.arrivals.on_packet(now, seq.0);
+        }
+        let Peer {
+            slots,
+            keys,
+            events,
+            faults,
+            ..
+        } = self;
+        let Some(slot) = slots.iter_mut().flatten().find(|s| s.takes(header.ssrc)) else {
+            faults.unknown_ssrc += 1;
+            return;
+        };
+        let index = slot.index();
+        let mut on_event = |e| push_event(events, faults, index, e);
+        slot.on_rtp(
+            now,
+            &header,
+            header.payload(packet),
+            keys.as_mut(),
+            &mut on_event,
+        );
+    }
+
+    fn handle_rtcp(&mut self, now: Time, packet: &mut [u8], out: &mut Outbox) {
+        let Some(srtp) = &mut self.srtp else {
+            self.faults.srtp_other += 1;
+            return;
+        };
+        let len = match srtp.inbound.open_rtcp(packet) {
+            Ok(len) => len,
+            Err(e) => return self.faults.count(e),
+        };
+        let Ok(compound) = Compound::parse(packet.get(..len).unwrap_or_default()) else {
+            self.faults.malformed += 1;
+            return;
+        };
+        for packet in compound.iter() {
+            match packet {
+                Ok(Packet::SenderReport(report)) => {
+                    let ssrc = report.info.ssrc;
+                    if let Some(slot) = self.slots.iter_mut().flatten().find(|s| s.ssrc() == ssrc) {
+                        slot.on_sender_report(now, report.info.ntp);
+                    }
+                }
+                Ok(Packet::Pli(pli)) => self.on_key_request(pli.media_ssrc),
+                Ok(Packet::Fir(fir)) => {
+                    for entry in fir.entries() {
+                        self.on_key_request(entry.ssrc);
+                    }
+                }
+                Ok(Packet::Nack(nack)) => {
+                    self.with_sender(
+                        now,
+                        out,
+                        |ssrc| ssrc == nack.media_ssrc,
+                        |sender, link| {
+                            sender.on_nack(link, nack.sequence_numbers());
+                        },
+                    );
+                }
+                Ok(_) => {}
+                Err(_) => self.faults.malformed += 1,
+            }
+        }
+    }
+
+    fn on_key_request(&mut self, ssrc: u32) {
+        for sender in self.senders.iter_mut().filter(|s| s.ssrc() == ssrc) {
+            sender.on_key_request();
+        }
+    }
+
+    fn send_frames(&mut self, now: Time, out: &mut Outbox) {
+        self.with_sender(
+            now,
+            out,
+            |_| true,
+            |sender, link| sender.handle_timeout(link),
+        );
+    }
+
+    /// Calls `f` for the senders whose SSRC `which` picks, if they can send.
+    fn with_sender(
+        &mut self,
+        now: Time,
+        out: &mut Outbox,
+        which: impl Fn(u32) -> bool,
+        mut f: impl FnMut(&mut Sender, &mut Link<'_>),
+    ) {
+        let (Some(srtp), Some(route)) = (&mut self.srtp, self.transport.route()) else {
+            return;
+        };
+        let mut link = Link {
+            now,
+            route,
+            srtp: &mut srtp.outbound,
+            extensions: &self.extensions,
+            transport_seq: &mut self.transport_seq,
+            out,
+        };
+        for sender in self.senders.iter_mut().filter(|s| which(s.ssrc())) {
+            f(sender, &mut link);
+        }
+    }
+
+    /// NACKs, PLIs and transport-wide feedback, as reduced-size RTCP (RFC 5506).
+    fn send_feedback(&mut self, now: Time, out: &mut Outbox) {
+        let ssrc = self.own_ssrc();
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.resize(MAX_RTCP, 0);
+        let mut rtcp = RtcpWriter::new(&mut scratch);
+        let mut media_ssrc = 0;
+        for slot in self.slots.iter_mut().flatten() {
+            let feedback = slot.feedback(now);
+            media_ssrc = slot.ssrc();
+            // What does not fit is asked for again at its next turn.
+            let _ = rtcp.nack(ssrc, slot.ssrc(), feedback.nack);
+            if feedback.pli {
+                let _ = rtcp.pli(Pli {
+                    sender_ssrc: ssrc,
+                    media_ssrc: slot.ssrc(),
+                });
+            }
+        }
+        self.arrivals.report(ssrc, media_ssrc, &mut rtcp);
+        let len = rtcp.finish();
+        self.send_rtcp(scratch.get(..len).unwrap_or_default(), out);
+        self.scratch = scratch;
+    }
+
+    /// Sender reports with their CNAME, and receiver reports for every slot that receives.
+    fn send_reports(&mut self, now: Time, out: &mut Outbox) {
+        let ssrc = self.own_ssrc();
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.resize(MAX_RTCP, 0);
+        let mut rtcp = RtcpWriter::new(&mut scratch);
+        let infos: Vec<_> = self
+            .senders
+            .iter()
+            .filter_map(|s| s.report(now, &self.clock))
+            .collect();
+        for info in &infos {
+            let _ = rtcp.sender_report(info, &[]);
+        }
+        let blocks: Vec<ReportBlock> = self
+            .slots
+            .iter_mut()
+            .flatten()
+            .filter_map(|s| s.report(now))
+            .collect();
+        // RFC 3550 §6.4.2: a receiver report may be empty, and up to 31 blocks long.
+        for blocks in blocks.chunks(31) {
+            let _ = rtcp.receiver_report(ssrc, blocks);
+        }
+        if rtcp.is_empty() {
+            let _ = rtcp.receiver_report(ssrc, &[]);
+        }
+        let _ = rtcp.sdes_cname(ssrc, b"load");
+        let len = rtcp.finish();
+        self.send_rtcp(scratch.get(..len).unwrap_or_default(), out);
+        self.scratch = scratch;
+    }
+
+    fn own_ssrc(&self) -> u32 {
+        self.senders.first().map_or(self.report_ssrc, Sender::ssrc)
+    }
+
+    fn send_rtcp(&mut self, packet: &[u8], out: &mut Outbox) {
+        if packet.is_empty() {
+            return;
+        }
+        if let (Some(srtp), Some(route)) = (&mut self.srtp, self.transport.route()) {
+            out.push_with(route, packet.len() + RTCP_OVERHEAD, |buf| {
+                srtp.outbound.seal_rtcp(packet, buf).ok()
+            });
+        }
+    }
+}
+
+impl PeerFaults {
+    fn count(&mut self, error: OpenError) {
+        match error {
+            OpenError::AuthFailed | OpenError::Unencrypted => self.srtp_auth += 1,
+            OpenError::Replayed | OpenError::TooOld => self.srtp_replayed += 1,
+            _ => self.srtp_other += 1,
+        }
+    }
+}
+
+fn push_event(
+    events: &mut VecDeque<PeerEvent>,
+    faults: &mut PeerFaults,
+    slot: usize,
+    event: SlotEvent,
+) {
+    if events.len() >= MAX_EVENTS {
+        faults.events_dropped += 1;
+        return;
+    }
+    events.push_back(match event {
+        SlotEvent::Received(received) => PeerEvent::Received(received),
+        SlotEvent::Rejected(reason) => PeerEvent::Rejected { slot, reason },
+    });
+}
+
+fn payload_type(media: &AnswerMedia, codec: Codec) -> Option<u8> {
+    let name = match codec {
+        Codec::Opus => "opus",
+        Codec::Vp8 => "vp8",
+    };
+    media
+        .codecs
+        .iter()
+        .find(|(_, n)| n == name)
+        .map(|(pt, _)| *pt)
+}
