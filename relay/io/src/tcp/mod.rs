@@ -190,6 +190,7 @@ impl TcpSide {
             ..
         } = connection;
         let end = reader.read(stream, TCP_READ_PER_TURN, |packet| {
+            shard.stats().add(Counter::DatagramsIn, 1);
             shard.handle_datagram(now, now, path, packet);
             *used = *used || shard.is_routed(path);
         });
