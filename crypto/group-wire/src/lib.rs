@@ -69,6 +69,8 @@ pub enum ToService {
     Ready {
         /// The epoch.
         epoch: u64,
+        /// As in [`Resume`].
+        confirmation_tag: VLBytes,
     },
     /// The participant refused the commit that would have ended this epoch, and stays in it.
     Refused {
@@ -90,6 +92,9 @@ pub struct Resume {
     pub group_id: VLBytes,
     /// Its epoch.
     pub epoch: u64,
+    /// The epoch's confirmation tag (RFC 9420 §8.1, TLS-encoded), which tells it from an epoch of
+    /// the same number that was undone.
+    pub confirmation_tag: VLBytes,
 }
 
 /// From the delivery service to a participant.
@@ -257,6 +262,7 @@ mod tests {
                 resume: Some(Resume {
                     group_id: bytes(&[7; GROUP_ID_LEN]),
                     epoch: 9,
+                    confirmation_tag: bytes(b"tag"),
                 }),
                 key_packages: vec![bytes(b"one"), bytes(b"two")],
             },
@@ -284,7 +290,10 @@ mod tests {
 
     #[test]
     fn discriminants_are_the_documented_ones() {
-        assert_eq!(ToService::Ready { epoch: 1 }.encode().unwrap()[..2], [1, 5]);
+        assert_eq!(
+            ToService::Refused { epoch: 1 }.encode().unwrap()[..2],
+            [1, 6]
+        );
         assert_eq!(
             ToMember::Create {
                 group_id: bytes(b""),

@@ -9,10 +9,10 @@ use openmls::prelude::{
     ProposalStore, ProtocolMessage, PublicGroup, Sender, SenderExtensionIndex, StagedCommit,
 };
 use openmls_rust_crypto::OpenMlsRustCrypto;
-use sealcast_group_wire::MAX_MEMBERS;
+use sealcast_group_wire::{MAX_MEMBERS, Resume};
 use sealcast_model::Time;
 use std::collections::{HashMap, VecDeque};
-use tls_codec::Deserialize as _;
+use tls_codec::{Deserialize as _, Serialize as _};
 
 /// The public state of a group.
 pub(crate) struct Group {
@@ -49,6 +49,7 @@ pub(crate) struct Issued {
 /// The handshakes of an epoch that has ended.
 struct LoggedEpoch {
     epoch: u64,
+    confirmation_tag: Vec<u8>,
     proposals: Vec<Vec<u8>>,
     commit: Vec<u8>,
 }
@@ -116,6 +117,17 @@ impl Group {
 
     pub(crate) fn epoch(&self) -> u64 {
         self.public.group_context().epoch().as_u64()
+    }
+
+    /// Whether an epoch of this number and confirmation tag is the current one.
+    pub(crate) fn is_current(&self, epoch: u64, confirmation_tag: &[u8]) -> bool {
+        let tag = self.confirmation_tag();
+        epoch == self.epoch() && tag.is_ok_and(|tag| tag == confirmation_tag)
+    }
+
+    fn confirmation_tag(&self) -> Result<Vec<u8>, DeliveryError> {
+        let tag = self.public.confirmation_tag().tls_serialize_detached();
+        tag.map_err(DeliveryError::library)
     }
 
     /// Leaf of the owner of a signature key.
@@ -247,7 +259,7 @@ impl Group {
                 _ => None,
             })
             .collect();
-        let epoch = self.epoch();
+        let (epoch, confirmation_tag) = (self.epoch(), self.confirmation_tag()?);
         let storage = self.snapshot()?;
         self.public
             .merge_commit(self.provider.storage(), staged)
@@ -255,6 +267,7 @@ impl Group {
         let proposals = std::mem::take(&mut self.proposals);
         self.log.push_back(LoggedEpoch {
             epoch,
+            confirmation_tag,
             proposals: proposals
                 .iter()
                 .map(|issued| issued.message.clone())
@@ -302,12 +315,17 @@ impl Group {
         Ok(true)
     }
 
-    /// Everything since `epoch` in its order, the current epoch's proposals included: each
-    /// proposal with `false`, each commit with `true`. `None` if it is no longer kept.
-    pub(crate) fn since(&self, epoch: u64) -> Option<Vec<(bool, &[u8])>> {
-        let current = self.epoch();
-        let first = self.log.front().map_or(current, |logged| logged.epoch);
-        if epoch < first || epoch > current {
+    /// Everything since a state of the group in its order, the current epoch's proposals included:
+    /// each proposal with `false`, each commit with `true`. `None` if the state was undone, is of
+    /// another group, or what followed is no longer kept.
+    pub(crate) fn since(&self, state: &Resume) -> Option<Vec<(bool, &[u8])>> {
+        let epoch = state.epoch;
+        let logged = self.log.iter().find(|logged| logged.epoch == epoch);
+        let known = match logged {
+            Some(logged) => logged.confirmation_tag == state.confirmation_tag.as_slice(),
+            None => self.is_current(epoch, state.confirmation_tag.as_slice()),
+        };
+        if !known || state.group_id.as_slice() != self.id() {
             return None;
         }
         let mut messages = Vec::new();

@@ -140,6 +140,10 @@ impl Member {
             group
                 .clear_pending_commit(self.provider.storage())
                 .map_err(HandleError::library)?;
+            if why == Why::Lost {
+                // Another commit won, and should have come before this word of it.
+                self.resync(now);
+            }
             self.not_before = now
                 + match why {
                     Why::TooSoon => COMMIT_INTERVAL,

@@ -101,10 +101,15 @@ impl Member {
 
     pub(super) fn send_hello(&mut self, now: Duration) -> Result<(), HandleError> {
         self.hello_at = now;
-        let resume = self.group.as_ref().map(|group| Resume {
-            group_id: group.group_id().to_vec().into(),
-            epoch: group.epoch().as_u64(),
-        });
+        self.resync_at = None;
+        let resume = match &self.group {
+            Some(group) => Some(Resume {
+                group_id: group.group_id().to_vec().into(),
+                epoch: group.epoch().as_u64(),
+                confirmation_tag: self.confirmation_tag()?,
+            }),
+            None => None,
+        };
         let key_packages = self.new_key_packages()?;
         self.send(&ToService::Hello {
             resume,
@@ -112,7 +117,7 @@ impl Member {
         })
     }
 
-    pub(super) fn new_key_packages(&self) -> Result<Vec<tls_codec::VLBytes>, HandleError> {
+    pub(super) fn new_key_packages(&self) -> Result<Vec<VLBytes>, HandleError> {
         (0..KEY_PACKAGES)
             .map(|_| {
                 let bundle = KeyPackage::builder()

@@ -27,7 +27,7 @@ use sealcast_sframe::{CipherSuite, Kid, OpenError};
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
-use tls_codec::Deserialize as _;
+use tls_codec::{Deserialize as _, Serialize as _, VLBytes};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Keys are rotated this long after the last epoch began.
@@ -111,6 +111,8 @@ pub struct Member {
     join_retry: Option<(Duration, Duration)>,
     /// When Hello was said last.
     hello_at: Duration,
+    /// When to say Hello as a handshake was missed.
+    resync_at: Option<Duration>,
     /// The application asked for new keys.
     rotation_asked: bool,
     /// When the first outstanding proposal of this epoch came in.
@@ -151,6 +153,7 @@ impl Member {
             epoch_started: Duration::ZERO,
             join_retry: Some((now + JOIN_RETRY, JOIN_RETRY)),
             hello_at: now,
+            resync_at: None,
             rotation_asked: false,
             outstanding_since: None,
             not_before: Duration::ZERO,
@@ -170,11 +173,8 @@ impl Member {
         let result = ToMember::decode(message)
             .map_err(HandleError::from)
             .and_then(|message| self.handle_decoded(now, message));
-        if let Err(HandleError::Wire(_) | HandleError::MlsFormat(_)) = result
-            && self.hello_at + TAKEOVER_AFTER <= now
-        {
-            // A handshake was damaged on its way; the service has it still.
-            self.send_hello(now)?;
+        if let Err(HandleError::Wire(_) | HandleError::MlsFormat(_)) = result {
+            self.resync(now);
         }
         result
     }
@@ -239,6 +239,9 @@ impl Member {
         {
             self.push_event(Event::Sending { epoch });
         }
+        if self.resync_at.is_some_and(|at| at <= now) {
+            self.send_hello(now)?;
+        }
         if let Some((at, after)) = self.join_retry
             && at <= now
         {
@@ -248,7 +251,10 @@ impl Member {
         }
         if self.commit_at().is_some_and(|at| at <= now) {
             self.not_before = now + TAKEOVER_AFTER;
-            self.commit()?;
+            if let Err(error) = self.commit() {
+                self.resync(now);
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -262,7 +268,8 @@ impl Member {
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next. It may have passed.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let join_retry = self.join_retry.map(|(at, _)| at);
-        [self.commit_at(), self.epochs.poll_timeout(), join_retry]
+        let epochs = self.epochs.poll_timeout();
+        [self.commit_at(), epochs, join_retry, self.resync_at]
             .into_iter()
             .flatten()
             .min()
@@ -427,7 +434,17 @@ impl Member {
         if seals {
             self.push_event(Event::Sending { epoch });
         }
-        self.send(&ToService::Ready { epoch })
+        let confirmation_tag = self.confirmation_tag()?;
+        self.send(&ToService::Ready {
+            epoch,
+            confirmation_tag,
+        })
+    }
+
+    fn confirmation_tag(&self) -> Result<VLBytes, HandleError> {
+        let group = self.group.as_ref().ok_or(HandleError::NoGroup)?;
+        let tag = group.confirmation_tag().tls_serialize_detached();
+        Ok(tag.map_err(HandleError::library)?.into())
     }
 
     fn export_secrets(&self, group: &MlsGroup) -> Result<EpochSecrets, HandleError> {
@@ -481,6 +498,13 @@ impl Member {
                 .insert(leaf, (member.signature_key, identity));
         }
         (joined, before.into_keys().collect())
+    }
+
+    /// A handshake was missed or damaged on its way; the service has it still, and sends it again
+    /// after a Hello.
+    fn resync(&mut self, now: Duration) {
+        let at = now.max(self.hello_at + TAKEOVER_AFTER);
+        self.resync_at.get_or_insert(at);
     }
 
     /// Forgets the group and every key of it.

@@ -29,8 +29,8 @@ impl DeliveryService {
         let leaf = active.group.leaf_of(key);
         let missed = resume
             .as_ref()
-            .filter(|resume| leaf.is_some() && resume.group_id.as_slice() == active.group.id())
-            .and_then(|resume| active.group.since(resume.epoch));
+            .filter(|_| leaf.is_some())
+            .and_then(|resume| active.group.since(resume));
         match (missed, leaf, resume) {
             (Some(missed), ..) => {
                 let messages: Vec<_> = missed
@@ -159,7 +159,9 @@ impl DeliveryService {
             let resume = participant.resume.take();
             let current = resume.as_ref().is_some_and(|resume| {
                 resume.group_id.as_slice() == active.group.id()
-                    && resume.epoch == active.group.epoch()
+                    && active
+                        .group
+                        .is_current(resume.epoch, resume.confirmation_tag.as_slice())
             });
             // The creator of a new group is in its tree and resumes nothing.
             if resume.is_some() && !(current && in_tree) {
@@ -250,15 +252,20 @@ impl DeliveryService {
         &mut self,
         id: ParticipantId,
         epoch: u64,
+        confirmation_tag: &[u8],
     ) -> Result<(), DeliveryError> {
         let State::Active(active) = &self.state else {
             return Err(DeliveryError::NoGroup);
         };
-        let Some(participant) = self.participants.get_mut(&id) else {
-            return Err(DeliveryError::UnknownParticipant);
-        };
-        if epoch <= active.group.epoch() {
-            participant.ready = participant.ready.max(Some(epoch));
+        if epoch < active.group.epoch() {
+            return Ok(());
+        }
+        if !active.group.is_current(epoch, confirmation_tag) {
+            // It took a commit that was undone before its word of it came.
+            return self.add_again([id].into());
+        }
+        if let Some(participant) = self.participants.get_mut(&id) {
+            participant.ready = Some(epoch);
         }
         // The others did not wait for one who was away.
         if active.announced == Some(epoch) {
@@ -280,8 +287,8 @@ impl DeliveryService {
             active.refused.insert(id);
             return self.judge_refusals(false);
         }
-        if active.group.epoch() == epoch {
-            // The commit that it refused was undone meanwhile.
+        if epoch >= active.group.epoch() {
+            // The commit that it refused was undone meanwhile, or there never was one.
             return Ok(());
         }
         // It is behind, or alone: its own state is at fault.

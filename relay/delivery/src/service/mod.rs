@@ -192,7 +192,10 @@ impl DeliveryService {
             ToService::KeyPackages { key_packages } => self.store_key_packages(id, key_packages),
             ToService::GroupInfo { message } => self.handle_group_info(now, id, message.as_slice()),
             ToService::Commit { commit, welcome } => self.handle_commit(now, id, commit, welcome),
-            ToService::Ready { epoch } => self.handle_ready(id, epoch),
+            ToService::Ready {
+                epoch,
+                confirmation_tag,
+            } => self.handle_ready(id, epoch, confirmation_tag.as_slice()),
             ToService::Refused { epoch } => self.handle_refused(id, epoch),
             ToService::Declined { signature_key } => {
                 self.handle_declined(id, signature_key.as_slice());

@@ -168,7 +168,11 @@ impl DeliveryService {
             if let (true, Some(resume)) = (participant.connected, &participant.resume)
                 && !failed.contains(id)
             {
-                let state = (resume.group_id.as_slice().to_vec(), resume.epoch);
+                let state = (
+                    resume.epoch,
+                    resume.group_id.as_slice().to_vec(),
+                    resume.confirmation_tag.as_slice().to_vec(),
+                );
                 support
                     .entry(state)
                     .or_default()
@@ -177,7 +181,7 @@ impl DeliveryService {
         }
         let best = support
             .into_iter()
-            .max_by_key(|((_, epoch), supporters)| (supporters.len(), *epoch))
+            .max_by_key(|((epoch, ..), supporters)| (supporters.len(), *epoch))
             .and_then(|(_, supporters)| supporters.into_iter().next());
         match best {
             Some((id, resume)) => {

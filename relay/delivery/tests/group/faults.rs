@@ -175,7 +175,7 @@ fn epoch_of(message: &[u8]) -> u64 {
 fn messages_of_outsiders_and_floods_are_refused() {
     let mut room = room_of(2);
     let time = room.time();
-    let ready = ToService::Ready { epoch: u64::MAX }.encode().unwrap();
+    let ready = ToService::Refused { epoch: u64::MAX }.encode().unwrap();
     let refused = |room: &mut Room, id, message: &[u8]| {
         room.service
             .handle_message(time, ParticipantId(id), message)
