@@ -1,6 +1,6 @@
 //! What a thread spends, split into user and system time.
 //!
-//! The kernel's own split (`getrusage`) is sampled at the timer tick, which is too coarse for runs
+//! The kernel's own split is sampled at the timer tick, which is too coarse for runs
 //! of a fraction of a second. Where the machine has hardware counters the split is that of cycles
 //! in user and in kernel mode, applied to the exact CPU time; elsewhere it is the sampled one, and
 //! the report says so.
@@ -53,10 +53,24 @@ impl Split {
     }
 }
 
-/// Meters the thread that opened it. One per thread: the CPU has few counters, and more meters
-/// would share them by turns.
+/// Meters one thread of this process. One meter per thread: the CPU has few counters, and more
+/// meters would share them by turns.
 pub struct Meter {
+    thread: ThreadId,
     counters: Option<Counters>,
+}
+
+/// A thread, as the kernel numbers it.
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadId(libc::pid_t);
+
+impl ThreadId {
+    /// The calling thread.
+    #[must_use]
+    pub fn current() -> ThreadId {
+        // SAFETY: no arguments, cannot fail.
+        ThreadId(unsafe { libc::gettid() })
+    }
 }
 
 /// Where a meter stood.
@@ -69,11 +83,12 @@ pub struct Reading {
 }
 
 impl Meter {
-    /// A meter of the calling thread; use it on no other.
+    /// A meter of a living thread of this process.
     #[must_use]
-    pub fn open() -> Meter {
+    pub fn open(thread: ThreadId) -> Meter {
         Meter {
-            counters: Counters::open().ok(),
+            thread,
+            counters: Counters::open(thread).ok(),
         }
     }
 
@@ -92,7 +107,7 @@ impl Meter {
     /// # Errors
     /// If the kernel refuses.
     pub fn read(&mut self) -> io::Result<Reading> {
-        let cpu_ns = thread_cpu_ns()?;
+        let cpu_ns = cpu_ns(self.thread)?;
         Ok(match &mut self.counters {
             Some(counters) => Reading {
                 cpu_ns,
@@ -101,7 +116,7 @@ impl Meter {
                 instructions: Some(counters.user_instructions.read()?),
             },
             None => {
-                let (user, kernel) = thread_rusage_us()?;
+                let (user, kernel) = sampled_ticks(self.thread)?;
                 Reading {
                     cpu_ns,
                     user,
@@ -140,11 +155,11 @@ struct Counters {
 }
 
 impl Counters {
-    fn open() -> io::Result<Counters> {
+    fn open(thread: ThreadId) -> io::Result<Counters> {
         Ok(Counters {
-            user_cycles: Counter::open(HW_CPU_CYCLES, EXCLUDE_KERNEL)?,
-            kernel_cycles: Counter::open(HW_CPU_CYCLES, EXCLUDE_USER)?,
-            user_instructions: Counter::open(HW_INSTRUCTIONS, EXCLUDE_KERNEL)?,
+            user_cycles: Counter::open(thread, HW_CPU_CYCLES, EXCLUDE_KERNEL)?,
+            kernel_cycles: Counter::open(thread, HW_CPU_CYCLES, EXCLUDE_USER)?,
+            user_instructions: Counter::open(thread, HW_INSTRUCTIONS, EXCLUDE_KERNEL)?,
         })
     }
 }
@@ -176,11 +191,11 @@ struct PerfEventAttr {
     config1: u64,
 }
 
-/// One hardware counter of this thread.
+/// One hardware counter of one thread.
 struct Counter(File);
 
 impl Counter {
-    fn open(config: u64, exclude: u64) -> io::Result<Counter> {
+    fn open(thread: ThreadId, config: u64, exclude: u64) -> io::Result<Counter> {
         let attr = PerfEventAttr {
             size: size_of::<PerfEventAttr>() as u32,
             config,
@@ -188,13 +203,13 @@ impl Counter {
             flags: exclude | EXCLUDE_HV,
             ..PerfEventAttr::default()
         };
-        let (this_thread, any_cpu, no_group, no_flags) = (0, -1, -1, 0);
+        let (any_cpu, no_group, no_flags) = (-1, -1, 0);
         // SAFETY: the kernel reads `attr.size` bytes of `attr`, which lives across the call.
         let fd = unsafe {
             libc::syscall(
                 libc::SYS_perf_event_open,
                 &raw const attr,
-                this_thread,
+                thread.0,
                 any_cpu,
                 no_group,
                 no_flags,
@@ -224,29 +239,32 @@ impl Counter {
     }
 }
 
-/// CPU time of the calling thread, nanoseconds.
-fn thread_cpu_ns() -> io::Result<u64> {
+/// CPU time of a thread, nanoseconds.
+fn cpu_ns(thread: ThreadId) -> io::Result<u64> {
+    // The kernel's encoding of a thread's scheduler clock: CPUCLOCK_PERTHREAD_MASK (4) and
+    // CPUCLOCK_SCHED (2) under the inverted number.
+    let clock = (!thread.0 << 3) | 6;
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the kernel writes one timespec, which is ours.
-    if unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } != 0 {
+    // SAFETY: the kernel writes one timespec, which is ours; it checks the clock.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
-/// User and system time of the calling thread as sampled, microseconds.
-fn thread_rusage_us() -> io::Result<(u64, u64)> {
-    // SAFETY: all-zero bytes are a valid rusage: it holds integers only.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the kernel writes one rusage, which is ours.
-    if unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) } != 0 {
-        return Err(io::Error::last_os_error());
+/// User and system time of a thread as sampled at the timer tick, in any unit common to both.
+fn sampled_ticks(thread: ThreadId) -> io::Result<(u64, u64)> {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{}/stat", thread.0))?;
+    // Fields 14 and 15 of proc(5); the second, in parentheses, may contain blanks.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut times = fields.split_ascii_whitespace().skip(11).map(str::parse);
+    match (times.next(), times.next()) {
+        (Some(Ok(user)), Some(Ok(system))) => Ok((user, system)),
+        _ => Err(io::Error::other("/proc/self/task/*/stat has another form")),
     }
-    let us = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
-    Ok((us(usage.ru_utime), us(usage.ru_stime)))
 }
 
 /// Pins the calling thread, and what it starts from now on, to one CPU.
@@ -271,8 +289,15 @@ mod tests {
     use std::hint::black_box;
 
     #[test]
+    fn the_kernel_samples_this_thread() {
+        sampled_ticks(ThreadId::current()).unwrap();
+        let other = std::thread::spawn(|| cpu_ns(ThreadId::current()));
+        assert!(other.join().unwrap().unwrap() > 0);
+    }
+
+    #[test]
     fn work_is_metered_where_it_happens() {
-        let mut meter = Meter::open();
+        let mut meter = Meter::open(ThreadId::current());
         let start = meter.read().unwrap();
         let mut x = 1u64;
         for i in 0..20_000_000u64 {

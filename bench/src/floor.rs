@@ -134,6 +134,9 @@ impl<S: SealPacket> Fanout<S> {
     ) -> Result<()> {
         let segment = HEADER + traffic.payload + S::TAG;
         for subscription in &mut self.subscriptions[publisher] {
+            if !self.batch.has_room(segment * traffic.frame) {
+                self.batch.flush(&self.socket)?;
+            }
             let receiver = &mut self.receivers[subscription.receiver];
             let run = self.batch.run(receiver.to, segment, traffic.frame)?;
             for (out, payload) in run.chunks_exact_mut(segment).zip(payloads) {
@@ -144,9 +147,6 @@ impl<S: SealPacket> Fanout<S> {
                 receiver
                     .seal
                     .seal(subscription.ssrc, subscription.index, header, payload, body)?;
-            }
-            if self.batch.is_full() {
-                self.batch.flush(&self.socket)?;
             }
         }
         Ok(())

@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod cpu;
 pub mod drift;
+pub mod feed;
 pub mod floor;
 pub mod report;
 pub mod sealcast;
@@ -36,7 +37,7 @@ pub struct Sample {
 /// Something that forwards the packets of a [`shape::Topology`].
 pub trait Contender {
     /// Forwards about `packets` packets of `traffic` and says what it cost, by `meter`, which is
-    /// the calling thread's. Setting up and generating traffic are outside the measurement.
+    /// the calling thread's, unless it forwards on a thread of its own. Setting up and generating traffic are outside the measurement.
     ///
     /// # Errors
     /// If the system refuses a call, or packets that must arrive do not.
@@ -46,4 +47,12 @@ pub trait Contender {
         packets: u64,
         meter: &mut cpu::Meter,
     ) -> Result<Sample>;
+
+    /// Called between runs: what must happen now and then, and not during a measurement.
+    ///
+    /// # Errors
+    /// If the contender is no longer able to run.
+    fn rest(&mut self, _sink: &mut sink::Sink) -> Result<()> {
+        Ok(())
+    }
 }

@@ -1,7 +1,7 @@
 //! Many datagrams in one system call: `sendmmsg`, each message cut up by UDP_SEGMENT.
 //!
-//! The batch shapes are the relay's: runs of equal segments per destination, sent when a second-
-//! level cache is about half full. Written anew here, so that the floor stays a floor.
+//! The batch shapes are the relay's: runs of equal segments per destination, sent when the next
+//! would not fit into 256 KiB. Written anew here, so that the floor stays a floor.
 
 #![expect(unsafe_code, reason = "sendmmsg")]
 
@@ -10,10 +10,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
 
-/// Bytes after which a batch is sent.
-pub const BATCH_BYTES: usize = 128 * 1024;
-/// Messages after which a batch is sent.
-pub const BATCH_RUNS: usize = 256;
+/// Most bytes of a batch.
+pub const BATCH_BYTES: usize = 256 * 1024;
+/// Most messages of a batch.
+pub const BATCH_RUNS: usize = 512;
 /// Most bytes of one message.
 const RUN_BYTES: usize = 65_507;
 
@@ -51,7 +51,7 @@ pub struct SendBatch {
 impl Default for SendBatch {
     fn default() -> Self {
         SendBatch {
-            arena: vec![0; BATCH_BYTES + RUN_BYTES].into_boxed_slice(),
+            arena: vec![0; BATCH_BYTES].into_boxed_slice(),
             used: 0,
             runs: Vec::with_capacity(BATCH_RUNS),
             vectors: Vec::with_capacity(BATCH_RUNS),
@@ -90,10 +90,10 @@ impl SendBatch {
             .ok_or_else(|| io::Error::other("batch overrun"))
     }
 
-    /// Whether the batch should be sent before another run begins.
+    /// Whether a run of `len` bytes would still fit.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.used > BATCH_BYTES || self.runs.len() >= BATCH_RUNS
+    pub fn has_room(&self, len: usize) -> bool {
+        self.used + len <= BATCH_BYTES && self.runs.len() < BATCH_RUNS
     }
 
     /// Sends everything.

@@ -22,6 +22,10 @@ const RECEIVE_BUFFER: libc::c_int = 512 * 1024;
 /// would cost the sender.
 const IDLE: Duration = Duration::from_micros(200);
 
+/// Bytes in [`IDLE`] times ten that are no measurement's packets any more, but the reports that
+/// idle sessions get.
+const SETTLED: u64 = 16 * 1_024;
+
 /// Client sockets and the process that drains them.
 pub struct Sink {
     sockets: Vec<UdpSocket>,
@@ -115,7 +119,27 @@ impl Sink {
 }
 
 impl Sink {
-    /// Waits until nothing arrives any more, and says how many bytes have since the last call.
+    /// Stops draining, so that this process can receive what arrives at the clients.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn pause(&mut self) -> Result<()> {
+        self.commands.write_all(b"p")?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        Ok(())
+    }
+
+    /// Drains again.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn resume(&mut self) -> Result<()> {
+        Ok(self.commands.write_all(b"r")?)
+    }
+
+    /// Waits until next to nothing arrives any more, and says how many bytes have since the last
+    /// call.
     ///
     /// # Errors
     /// If the process is gone.
@@ -123,9 +147,10 @@ impl Sink {
         let mut total = 0;
         loop {
             clock::sleep(10 * IDLE);
-            match self.received()? {
-                0 => return Ok(total),
-                more => total += more,
+            let more = self.received()?;
+            total += more;
+            if more < SETTLED {
+                return Ok(total);
             }
         }
     }
@@ -140,8 +165,8 @@ impl Drop for Sink {
     }
 }
 
-/// The sink process: drains inherited sockets until standard input closes, and answers each byte
-/// there with the number of bytes received since the byte before.
+/// The sink process: drains inherited sockets until standard input closes. A `?` there is answered
+/// with the number of bytes received since the last; `p` pauses, and is answered; `r` resumes.
 ///
 /// # Errors
 /// If a system call fails.
@@ -160,7 +185,9 @@ pub fn drain(descriptors: &[RawFd], cpu: usize) -> Result<()> {
     }
     // SAFETY: just created, owned by nobody else.
     let epoll = unsafe { File::from_raw_fd(epoll) };
-    let input = io::stdin();
+    // Not `io::stdin()`, whose buffer would hide bytes from epoll.
+    // SAFETY: standard input is open, the parent's pipe; it is never closed, hence `ManuallyDrop`.
+    let mut input = ManuallyDrop::new(unsafe { File::from_raw_fd(libc::STDIN_FILENO) });
     let input_key = u64::MAX;
     watch(&epoll, input.as_raw_fd(), input_key)?;
     for (key, socket) in sockets.iter().enumerate() {
@@ -186,11 +213,18 @@ pub fn drain(descriptors: &[RawFd], cpu: usize) -> Result<()> {
         for event in &events[..ready] {
             let key = event.u64;
             if key == input_key {
-                if input.lock().read(&mut [0])? == 0 {
-                    return Ok(());
+                match read_command(&mut input)? {
+                    None => return Ok(()),
+                    Some(b'p') => {
+                        println!("paused");
+                        // After an end, the next turn of the loop reads it again and returns.
+                        while read_command(&mut input)?.is_some_and(|c| c != b'r') {}
+                    }
+                    Some(_) => {
+                        println!("{received}");
+                        received = 0;
+                    }
                 }
-                println!("{received}");
-                received = 0;
             } else if let Some(socket) = sockets.get(key as usize) {
                 // Up to a limit each, so that a busy socket does not starve the others.
                 for _ in 0..64 {
@@ -203,6 +237,13 @@ pub fn drain(descriptors: &[RawFd], cpu: usize) -> Result<()> {
             }
         }
     }
+}
+
+/// The next byte of standard input, `None` at its end.
+fn read_command(input: &mut File) -> io::Result<Option<u8>> {
+    let mut command = [0];
+    let len = input.read(&mut command)?;
+    Ok((len > 0).then_some(command[0]))
 }
 
 fn watch(epoll: &File, fd: RawFd, key: u64) -> io::Result<()> {

@@ -12,6 +12,7 @@
 mod handshake;
 
 use crate::cpu::Meter;
+use crate::feed::{self, Feed, LOST};
 use crate::shape::{Topology, Traffic};
 use crate::sink::Sink;
 use crate::{Contender, Result, Sample, clock, cpu};
@@ -28,10 +29,6 @@ use str0m::{Event, Input, Output, Rtc};
 
 /// How often timers of all sessions are served.
 const TICK: Duration = Duration::from_millis(10);
-/// A packet that takes longer than this to arrive over loopback was lost.
-const LOST: Duration = Duration::from_secs(2);
-/// Packets under way between the publisher and the SFU: half of what a default socket buffer holds.
-const WINDOW: u64 = 48;
 
 /// The SFU's side of one client.
 struct Session {
@@ -225,47 +222,6 @@ struct Client {
     socket: UdpSocket,
 }
 
-/// Sends every publisher's packets, a frame of each in turn, never more than [`WINDOW`] ahead of
-/// what was `consumed`.
-fn feed(
-    sockets: &[&UdpSocket],
-    packets: &[Vec<Vec<u8>>],
-    frame: usize,
-    to: SocketAddr,
-    consumed: &AtomicU64,
-    cpu: usize,
-) -> Result<()> {
-    cpu::pin_to(cpu)?;
-    let mut feeds: Vec<_> = packets.iter().map(|p| p.chunks(frame)).collect();
-    let mut fed = 0u64;
-    loop {
-        let mut ended = true;
-        for (socket, feed) in sockets.iter().zip(&mut feeds) {
-            let Some(frame) = feed.next() else { continue };
-            ended = false;
-            wait_for_room(fed + frame.len() as u64, consumed)?;
-            for packet in frame {
-                socket.send_to(packet, to)?;
-            }
-            fed += frame.len() as u64;
-        }
-        if ended {
-            return Ok(());
-        }
-    }
-}
-
-fn wait_for_room(wanted: u64, consumed: &AtomicU64) -> Result<()> {
-    let start = clock::now();
-    while wanted > consumed.load(Ordering::Relaxed) + WINDOW {
-        if start.elapsed() > LOST {
-            return Err("the SFU stopped taking packets".into());
-        }
-        clock::sleep(Duration::from_micros(20));
-    }
-    Ok(())
-}
-
 impl Contender for Stock {
     fn run(&mut self, traffic: &Traffic, packets: u64, meter: &mut Meter) -> Result<Sample> {
         let frames = traffic.frames(&self.topology, packets);
@@ -273,18 +229,28 @@ impl Contender for Stock {
         for publisher in &mut self.publishers {
             feeds.push(publisher.sender.seal_packets(traffic, frames)?);
         }
-        let sockets: Vec<_> = self
+        let feeds: Vec<_> = self
             .publishers
             .iter()
-            .map(|p| p.socket.try_clone())
-            .collect::<std::io::Result<_>>()?;
-        let sockets: Vec<_> = sockets.iter().collect();
+            .zip(&feeds)
+            .map(|(p, packets)| {
+                Ok(Feed {
+                    socket: p.socket.try_clone()?,
+                    packets,
+                })
+            })
+            .collect::<Result<_>>()?;
         let total = (frames * traffic.frame * feeds.len()) as u64;
         let (to, cpu) = (self.socket.local_addr()?, self.feeder_cpu);
         let consumed = AtomicU64::new(0);
         (self.sent, self.sent_bytes) = (0, 0);
         let cost = std::thread::scope(|scope| {
-            let feeder = scope.spawn(|| feed(&sockets, &feeds, traffic.frame, to, &consumed, cpu));
+            let feeder = scope.spawn(|| {
+                cpu::pin_to(cpu)?;
+                feed::send(&feeds, traffic.frame, to, || {
+                    consumed.load(Ordering::Relaxed)
+                })
+            });
             let mut buf = vec![0; 2_000];
             let start = meter.read()?;
             for done in 1..=total {

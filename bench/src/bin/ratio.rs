@@ -8,6 +8,7 @@
 use bench::drift::Drift;
 use bench::floor::Floor;
 use bench::report::{Report, Row, machine};
+use bench::sealcast::Sealcast;
 use bench::shape::{Topology, Traffic};
 use bench::sink::{Sink, drain};
 use bench::stock::Stock;
@@ -32,9 +33,9 @@ struct Arguments {
     /// A tenth of the packets and three repetitions: to see that all works, not to quote.
     #[arg(long)]
     quick: bool,
-    /// Only topologies whose name contains this.
-    #[arg(long, default_value = "")]
-    topology: String,
+    /// Only the topology of this name.
+    #[arg(long)]
+    topology: Option<String>,
     /// Only traffic whose name contains this.
     #[arg(long, default_value = "")]
     traffic: String,
@@ -87,7 +88,12 @@ fn measure(arguments: &Arguments) -> Result<()> {
     cpu::pin_to(arguments.cpu)?;
     let topologies: Vec<_> = Topology::ALL
         .into_iter()
-        .filter(|t| t.name.contains(&arguments.topology))
+        .filter(|t| {
+            arguments
+                .topology
+                .as_deref()
+                .is_none_or(|name| t.name == name)
+        })
         .collect();
     let clients = topologies
         .iter()
@@ -97,7 +103,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
     let clients = clients.max(Topology::TO_20.clients());
     let program = std::env::current_exe()?;
     let mut sink = Sink::start(&program, clients, arguments.other_cpu, arguments.gro)?;
-    let mut meter = cpu::Meter::open();
+    let mut meter = cpu::Meter::open(cpu::ThreadId::current());
     let mut drift = Drift::new(&sink, &mut meter)?;
     let mut rows = Vec::new();
     for topology in &topologies {
@@ -164,6 +170,13 @@ fn measure_topology(
             let floor = Floor::new(*topology, profile, backend, sink)?;
             lanes.push(Lane::new("floor", (profile, backend), floor));
         }
+        if profile == Sealcast::PROFILE {
+            for backend in Backend::ALL {
+                let (cpu, other) = (arguments.cpu, arguments.other_cpu);
+                let sealcast = Sealcast::new(*topology, backend, sink, cpu, other)?;
+                lanes.push(Lane::new("sealcast", (profile, backend), sealcast));
+            }
+        }
         if profile == Stock::PROFILE && !arguments.no_stock {
             let stock = Stock::new(*topology, sink, arguments.other_cpu)?;
             lanes.push(Lane::new("stock", (profile, Backend::AwsLcRs), stock));
@@ -186,6 +199,8 @@ fn measure_topology(
             drift.read(meter)?;
             sink.settle()?;
             for lane in &mut lanes {
+                lane.contender.rest(sink)?;
+                sink.settle()?;
                 let sample = lane.contender.run(traffic, packets, meter)?;
                 let received = sink.settle()?;
                 // The first round warms caches and tables up.
