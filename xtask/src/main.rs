@@ -25,12 +25,15 @@ enum Task {
         /// Directory for the `.wasm`, `.js` and `.d.ts` files.
         #[arg(long)]
         out: PathBuf,
+        /// Features of sealcast-wasm; `delivery` adds the relay's end, for tests.
+        #[arg(long, default_value = "")]
+        features: String,
     },
 }
 
 fn main() -> ExitCode {
-    let Task::Wasm { out } = Args::parse().task;
-    match build_wasm(&out) {
+    let Task::Wasm { out, features } = Args::parse().task;
+    match build_wasm(&out, &features) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error}");
@@ -39,8 +42,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn build_wasm(out: &Path) -> Result<(), Box<dyn Error>> {
-    let module = compile()?;
+fn build_wasm(out: &Path, features: &str) -> Result<(), Box<dyn Error>> {
+    let module = compile(features)?;
     Bindgen::new()
         .web(true)?
         .typescript(true)
@@ -61,11 +64,12 @@ fn build_wasm(out: &Path) -> Result<(), Box<dyn Error>> {
 }
 
 /// Compiles the module and returns the path that cargo reports for it.
-fn compile() -> Result<PathBuf, Box<dyn Error>> {
+fn compile(features: &str) -> Result<PathBuf, Box<dyn Error>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["build", "--package", WASM_PACKAGE, "--profile", "wasm"])
         .args(["--lib", "--target", "wasm32-unknown-unknown"])
+        .args(["--features", features])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()?;

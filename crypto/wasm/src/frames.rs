@@ -220,13 +220,13 @@ fn epoch_scope(epoch: u64, leaves: u32) -> BaseKeyScope {
     }
 }
 
-fn parse_codec(name: &str) -> Result<Codec, JsError> {
+pub(crate) fn parse_codec(name: &str) -> Result<Codec, JsError> {
     name.parse()
         .map_err(|_| JsError::new("codec: this codec cannot be sealed"))
 }
 
 /// Copies a frame from JavaScript into a kept buffer.
-fn load(buffer: &mut Vec<u8>, frame: &Uint8Array) {
+pub(crate) fn load(buffer: &mut Vec<u8>, frame: &Uint8Array) {
     let len = usize::try_from(frame.length()).expect_throw("a 32-bit length");
     buffer.resize(len, 0);
     frame.copy_to(buffer);
