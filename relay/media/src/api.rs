@@ -7,6 +7,24 @@ use sealcast_model::{Mid, SlotId, Source, Time, TrackId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerKey(pub u32);
 
+/// The most of a track that a slot gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerLimit {
+    /// Highest encoding of a simulcast, counted from the smallest, or highest spatial layer of a
+    /// stream that has several; from 0.
+    pub spatial: u8,
+    /// Highest temporal layer, from 0.
+    pub temporal: u8,
+}
+
+impl LayerLimit {
+    /// Everything that is sent.
+    pub const ALL: LayerLimit = LayerLimit {
+        spatial: u8::MAX,
+        temporal: u8::MAX,
+    };
+}
+
 /// What is known of a forwarded packet beside its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketMeta {

@@ -1,6 +1,7 @@
 //! What a packet says about its frame outside the seal: where frames and key frames start, and the
 //! numbers in the payload descriptor that must count on when a slot changes its source.
 
+use crate::layers::LayerBits;
 use sealcast_model::Codec;
 use sealcast_rtp::payload::av1::AggregationHeader;
 use sealcast_rtp::payload::h264::H264Payload;
@@ -68,6 +69,8 @@ pub(crate) struct FrameInfo {
     /// Pixels of the key frame, where its codec leaves the size clear.
     pub(crate) pixels: Option<u32>,
     pub(crate) descriptor: Descriptor,
+    /// Layer indices of the payload descriptor, where it has any.
+    pub(crate) layers: Option<LayerBits>,
 }
 
 impl FrameInfo {
@@ -81,15 +84,7 @@ impl FrameInfo {
         let mut frame = match codec {
             Codec::Opus | Codec::Red => Self::new(Some(0), false, Descriptor::Plain),
             Codec::Vp8 => Self::vp8(payload)?,
-            Codec::Vp9 => {
-                let descriptor = Vp9Descriptor::parse(payload).ok()?;
-                let start = descriptor.frame_start.then_some(descriptor.len());
-                Self::new(
-                    start,
-                    descriptor.starts_key_picture(),
-                    Descriptor::Vp9(descriptor),
-                )
-            }
+            Codec::Vp9 => Self::vp9(payload)?,
             Codec::Av1 => {
                 let header = AggregationHeader::parse(payload).ok()?;
                 Self::new(
@@ -118,7 +113,27 @@ impl FrameInfo {
             key,
             pixels: None,
             descriptor,
+            layers: None,
         }
+    }
+
+    fn vp9(payload: &[u8]) -> Option<Self> {
+        let descriptor = Vp9Descriptor::parse(payload).ok()?;
+        let start = descriptor.frame_start.then_some(descriptor.len());
+        let mut frame = Self::new(
+            start,
+            descriptor.starts_key_picture(),
+            Descriptor::Vp9(descriptor),
+        );
+        frame.layers = descriptor.layer.map(|layer| LayerBits {
+            spatial: layer.spatial_id,
+            temporal: layer.temporal_id,
+            syncs_here: false,
+            syncs_above: layer.switching_up,
+            intra: !descriptor.inter_picture_predicted,
+            ends_frame: descriptor.frame_end,
+        });
+        Some(frame)
     }
 
     fn vp8(payload: &[u8]) -> Option<Self> {
@@ -126,6 +141,14 @@ impl FrameInfo {
         let start = descriptor.is_frame_start().then_some(descriptor.len());
         let key = descriptor.starts_clear_key_frame(payload);
         let mut frame = Self::new(start, key, Descriptor::Vp8(descriptor));
+        frame.layers = descriptor.temporal.map(|temporal| LayerBits {
+            spatial: 0,
+            temporal: temporal.id,
+            syncs_here: temporal.layer_sync,
+            syncs_above: false,
+            intra: key,
+            ends_frame: false,
+        });
         // RFC 6386 §9.1: width and height of a key frame, 14 bits each, follow tag and start code.
         if key
             && let Some([w0, w1, h0, h1]) = payload

@@ -5,6 +5,7 @@
 
 use crate::frame::{Descriptor, PictureNumbers};
 use crate::header::Elements;
+use crate::layers::FrameLayers;
 use sealcast_model::{PacketBuf, PacketPool, Time};
 use std::ops::Range;
 
@@ -25,6 +26,7 @@ pub(crate) struct Incoming {
     pub(crate) key: bool,
     pub(crate) received: Time,
     pub(crate) elements: Elements,
+    pub(crate) layers: FrameLayers,
     pub(crate) descriptor: Descriptor,
     /// The numbers of the descriptor.
     pub(crate) numbers: Option<PictureNumbers>,

@@ -16,6 +16,7 @@ mod frame;
 mod header;
 mod inbox;
 mod keyframe;
+mod layers;
 pub mod limits;
 mod peer;
 mod prng;
@@ -30,6 +31,6 @@ mod timers;
 mod track;
 mod window;
 
-pub use api::{Egress, MediaEvent, PacketMeta, PeerKey};
+pub use api::{Egress, LayerLimit, MediaEvent, PacketMeta, PeerKey};
 pub use config::MediaConfig;
 pub use engine::Engine;

@@ -13,7 +13,7 @@ pub const RECEIVE_WINDOW: usize = 2_048;
 
 /// Numbering segments that a rewriter remembers: about a second of dropping every other frame at
 /// 60 frames a second. Packets that arrive later than that are dropped.
-pub const REWRITER_SEGMENTS: usize = 40;
+pub const REWRITER_SEGMENTS: usize = 32;
 
 /// Unsealed frames in a row that block a track. One may be a bit error that CRC and SRTP missed
 /// or an encoder's placeholder; a publisher that does not seal sends nothing else.

@@ -2,6 +2,7 @@
 
 use crate::inbox::Row;
 use crate::keyframe::KeyframeRequester;
+use crate::layers::{DecodeTargets, DescribedFrame, FrameLayers};
 use crate::limits::SEQUENCE_DROPOUT;
 use crate::reception::Reception;
 use crate::rewriter::StreamLife;
@@ -10,6 +11,7 @@ use crate::sync::{ClockPoint, PeerClock};
 use crate::window::{Arrival, ReceiveWindow};
 use sealcast_model::{NtpClock, Time};
 use sealcast_rtp::SeqExtender;
+use sealcast_rtp::dd::DescriptorReader;
 
 /// A sender report of the stream, for LSR and DLSR.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +29,15 @@ pub(crate) struct FirstPacket {
     /// Its arrival as relay NTP time, and its timestamp: all that is known of the stream's clock
     /// before a sender report.
     pub(crate) point: ClockPoint,
+}
+
+/// What is known of a stream from its dependency descriptors.
+#[derive(Debug, Default)]
+struct Descriptors {
+    reader: DescriptorReader,
+    frame_numbers: SeqExtender,
+    targets: Option<DecodeTargets>,
+    version: u32,
 }
 
 /// One incoming stream. It outlives its SSRC: a publisher that comes back with another one starts
@@ -57,6 +68,11 @@ pub(crate) struct RtpStream {
     pub(crate) seal: SealCheck,
     /// Pixels of the latest key frame, where the codec shows them.
     pub(crate) pixels: Option<u32>,
+    /// Some 4 KiB, made with the first descriptor.
+    descriptors: Option<Box<Descriptors>>,
+    /// It sends: its newest packet is not older than
+    /// [`ENCODING_IDLE`](crate::limits::ENCODING_IDLE).
+    pub(crate) active: bool,
     /// What arrived since the last flush.
     pub(crate) row: Row,
 }
@@ -81,6 +97,8 @@ impl RtpStream {
             keyframe_timer: Time::NEVER,
             seal: SealCheck::default(),
             pixels: None,
+            descriptors: None,
+            active: false,
             row: Row::EMPTY,
         }
     }
@@ -154,5 +172,37 @@ impl RtpStream {
         self.reception = Reception::default();
         self.sender_report = None;
         self.first = None;
+        if let Some(descriptors) = self.descriptors.as_deref_mut() {
+            descriptors.reader = DescriptorReader::new();
+            descriptors.frame_numbers = SeqExtender::new();
+            descriptors.targets = None;
+        }
+    }
+
+    /// Reads a dependency descriptor.
+    pub(crate) fn describe(&mut self, descriptor: &[u8]) -> FrameLayers {
+        let descriptors = self.descriptors.get_or_insert_default();
+        let Ok(read) = descriptors.reader.read(descriptor) else {
+            return FrameLayers::Unreadable;
+        };
+        if let (Some(active), Some(structure)) =
+            (read.active_decode_targets, descriptors.reader.structure())
+        {
+            descriptors.version = descriptors.version.wrapping_add(1);
+            descriptors.targets = Some(DecodeTargets::new(structure, active, descriptors.version));
+        }
+        FrameLayers::Described(DescribedFrame {
+            number: descriptors
+                .frame_numbers
+                .extend(read.mandatory.frame_number),
+            frame: read.frame,
+            has_structure: read.has_structure,
+            ends_frame: read.mandatory.end_of_frame,
+        })
+    }
+
+    /// The decode targets that its descriptors told of.
+    pub(crate) fn decode_targets(&self) -> Option<&DecodeTargets> {
+        self.descriptors.as_ref()?.targets.as_ref()
     }
 }

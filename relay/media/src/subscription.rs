@@ -1,6 +1,7 @@
 //! A subscription: one slot of a receiver, and what it shows.
 
 use crate::header::HeaderTemplate;
+use crate::layers::LayerSelector;
 use crate::rewriter::Rewriter;
 use sealcast_model::limits::CODECS_PER_MEDIA;
 use sealcast_model::{CodecParams, MediaKind};
@@ -58,6 +59,7 @@ pub(crate) struct Subscription {
     pub(crate) payload_types: PayloadTypes,
     pub(crate) template: HeaderTemplate,
     pub(crate) rewriter: Rewriter,
+    pub(crate) layers: LayerSelector,
     /// RTP packets sent, modulo 2^32.
     pub(crate) packets: u32,
     /// RTP payload octets sent, modulo 2^32.
@@ -83,6 +85,13 @@ impl Subscription {
         self.track = None;
         self.target = None;
         self.rewriter.detach();
+    }
+
+    /// The stream whose key frame it waits for, if it is a video slot that waits for one.
+    pub(crate) fn awaited(&self) -> Option<u32> {
+        let current = self.rewriter.source().map(|life| life.stream);
+        self.target
+            .filter(|target| self.live && self.kind == MediaKind::Video && current != Some(*target))
     }
 
     /// RFC 3550 §6.4: a participant is a sender if it sent since the report before the last.

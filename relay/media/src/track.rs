@@ -1,5 +1,6 @@
 //! A published track, and the room it is published in.
 
+use crate::layers::Layers;
 use crate::limits::ENCODING_IDLE;
 use crate::slab::Slab;
 use crate::stream::RtpStream;
@@ -31,36 +32,56 @@ pub(crate) struct Track {
     pub(crate) started: bool,
     /// Its streams, in the offer's order.
     pub(crate) encodings: Vec<u32>,
-    /// The encoding that subscribers get.
-    pub(crate) preferred: Option<u32>,
     /// Its subscriptions.
     pub(crate) subscriptions: Vec<u32>,
 }
 
 impl Track {
-    /// Looks whether `arrived`, which just sent a packet, is a better encoding than the preferred
-    /// one: larger, or sending where that one has stopped. Returns whether it took its place.
-    pub(crate) fn prefer(&mut self, streams: &Slab<RtpStream>, arrived: u32, now: Time) -> bool {
-        if self.preferred == Some(arrived) {
-            return false;
+    /// The encoding that a subscription with this limit is to get: the largest that sends and is
+    /// within the limit, or the smallest that sends. A single encoding is chosen before it sends,
+    /// so that a key frame can be asked for.
+    pub(crate) fn choose(&self, streams: &Slab<RtpStream>, limit: Layers) -> Option<u32> {
+        if let &[only] = self.encodings.as_slice() {
+            return Some(only);
         }
-        let better = match (
-            self.preferred.and_then(|p| streams.get(p)),
-            streams.get(arrived),
-        ) {
-            (_, None) => false,
-            (None, Some(_)) => true,
-            (Some(old), Some(new)) => {
-                let idle = old
-                    .last_packet
-                    .is_none_or(|last| now.saturating_since(last) > ENCODING_IDLE);
-                idle || larger(new, old)
-            }
+        let sending = || {
+            self.encodings
+                .iter()
+                .filter_map(|e| Some((*e, streams.get(*e)?)))
+                .filter(|(_, s)| s.active)
         };
-        if better {
-            self.preferred = Some(arrived);
+        let rank = |of: &RtpStream| {
+            self.encodings
+                .iter()
+                .filter_map(|e| streams.get(*e))
+                .filter(|e| larger(of, e))
+                .count()
+        };
+        let within = sending().filter(|(_, stream)| rank(stream) <= usize::from(limit.spatial));
+        let best = within.max_by_key(|(_, stream)| rank(stream));
+        best.or_else(|| sending().min_by_key(|(_, stream)| rank(stream)))
+            .map(|(index, _)| index)
+    }
+
+    /// Takes note of which encodings send, now that `arrived` has sent a packet. Returns whether
+    /// that has changed.
+    pub(crate) fn note_activity(
+        &self,
+        streams: &mut Slab<RtpStream>,
+        arrived: u32,
+        now: Time,
+    ) -> bool {
+        let mut changed = false;
+        for encoding in &self.encodings {
+            let Some(stream) = streams.get_mut(*encoding) else {
+                continue;
+            };
+            let idle = |last: Time| now.saturating_since(last) > ENCODING_IDLE;
+            let active =
+                *encoding == arrived || stream.active && !stream.last_packet.is_none_or(idle);
+            changed |= std::mem::replace(&mut stream.active, active) != active;
         }
-        better
+        changed
     }
 }
 

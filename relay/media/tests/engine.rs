@@ -4,7 +4,7 @@
 
 mod support;
 
-use sealcast_media::{MediaEvent, PeerKey};
+use sealcast_media::{LayerLimit, MediaEvent, PeerKey};
 use sealcast_model::{AssignSlot, CommandError, Counter, Gauge, SealRule, SlotId, Source, TrackId};
 use sealcast_rtp::{Extension, HeaderFields};
 use std::collections::BTreeSet;
@@ -893,5 +893,150 @@ fn renegotiation_keeps_what_was_there() {
     assert_eq!(
         relay.engine.update_peer(relay.now, PeerKey(3), &third),
         Err(CommandError::Invalid)
+    );
+}
+
+#[test]
+fn a_temporal_limit_thins_vp8_without_leaving_gaps() {
+    let mut relay = Relay::new();
+    for key in [1, 2, 3] {
+        relay.join(key);
+    }
+    let shown = relay.publish(1, VIDEO_MID, Source::Camera);
+    relay.assign(2, V0, Some(shown)).unwrap();
+    relay.assign(3, V0, Some(shown)).unwrap();
+    let mut camera = Camera::new(1);
+    let mut play = |relay: &mut Relay, frames: std::ops::Range<u32>| {
+        for n in frames {
+            // Two temporal layers; every other frame is of the upper one, and may be joined at.
+            let upper = n % 2 == 1;
+            camera.temporal = if upper { 0x60 } else { 0 };
+            camera
+                .frame(n == 0, 2)
+                .iter()
+                .for_each(|p| relay.receive(1, p));
+            relay.flush();
+        }
+    };
+    play(&mut relay, 0..10);
+    let limit = LayerLimit {
+        spatial: 0,
+        temporal: 0,
+    };
+    relay
+        .engine
+        .limit_slot(relay.now, PeerKey(2), SlotId(V0), limit)
+        .unwrap();
+    play(&mut relay, 10..30);
+    relay
+        .engine
+        .limit_slot(relay.now, PeerKey(2), SlotId(V0), LayerLimit::ALL)
+        .unwrap();
+    play(&mut relay, 30..40);
+    let got = |key| relay.out.rtp.iter().filter(move |p| p.to == key);
+    assert_eq!(
+        (got(2).count(), got(3).count()),
+        (2 * (10 + 10 + 10), 2 * 40)
+    );
+    for key in [2, 3] {
+        let all: Vec<_> = got(key).collect();
+        assert!(all.windows(2).all(|w| w[1].index == w[0].index + 1));
+        let ids: Vec<_> = all.iter().map(|p| picture(p).0).collect();
+        assert!(
+            ids.chunks(2).all(|c| c[0] == c[1])
+                && ids
+                    .chunks(2)
+                    .zip(ids.chunks(2).skip(1))
+                    .all(|(a, b)| b[0] == a[0] + 1)
+        );
+    }
+    // Timestamps tell the truth: the thinned part is 6,000 ticks apart.
+    let steps: BTreeSet<_> = got(2)
+        .step_by(2)
+        .collect::<Vec<_>>()
+        .windows(2)
+        .map(|w| w[1].header.timestamp - w[0].header.timestamp)
+        .collect();
+    assert_eq!(steps, BTreeSet::from([3_000, 6_000]));
+    assert_eq!(
+        relay.plis_to(1, video_ssrc(1)),
+        0,
+        "no key frame is needed for it"
+    );
+    let unknown = relay
+        .engine
+        .limit_slot(relay.now, PeerKey(2), SlotId(999), LayerLimit::ALL);
+    assert_eq!(unknown, Err(CommandError::NoSlot));
+}
+
+#[test]
+fn an_encoding_limit_holds_per_receiver() {
+    let mut relay = Relay::new();
+    relay.join_room(1, 1, &simulcast_media(1));
+    relay.engine.peer_connected(relay.now, PeerKey(1));
+    let shown = relay.publish(1, VIDEO_MID, Source::Camera);
+    for (key, spatial) in [(2, 0), (3, 1), (4, 9)] {
+        relay.join(key);
+        relay.assign(key, V0, Some(shown)).unwrap();
+        let limit = LayerLimit {
+            spatial,
+            temporal: 9,
+        };
+        relay
+            .engine
+            .limit_slot(relay.now, PeerKey(key), SlotId(V0), limit)
+            .unwrap();
+    }
+    let mut layers: Vec<_> = (0..3).map(|n| Camera::simulcast(1, n)).collect();
+    let widths = |sent: &[SentRtp]| {
+        let key_frames = sent.iter().filter(|p| p.payload[6] & 1 == 0);
+        key_frames
+            .map(|p| (p.to, u16::from_le_bytes([p.payload[12], p.payload[13]])))
+            .collect::<BTreeSet<_>>()
+    };
+    let mut round = |relay: &mut Relay, key_frame| {
+        for layer in &mut layers {
+            layer
+                .frame(key_frame, 1)
+                .iter()
+                .for_each(|p| relay.receive(1, p));
+        }
+        let sent = relay.flush();
+        relay.advance_ms(33);
+        sent
+    };
+    assert_eq!(
+        widths(&round(&mut relay, true)),
+        BTreeSet::from([(2, 160), (3, 320), (4, 640)])
+    );
+    // Less is wanted: the old encoding goes on until the new one can be joined.
+    let limit = LayerLimit {
+        spatial: 0,
+        temporal: 9,
+    };
+    relay
+        .engine
+        .limit_slot(relay.now, PeerKey(4), SlotId(V0), limit)
+        .unwrap();
+    let asked = relay.plis_to(1, 70_010);
+    assert_eq!(
+        round(&mut relay, false)
+            .iter()
+            .filter(|p| p.to == 4)
+            .count(),
+        1
+    );
+    assert_eq!(
+        relay.plis_to(1, 70_010),
+        asked + 1,
+        "of the encoding that is wanted"
+    );
+    assert!(widths(&round(&mut relay, true)).contains(&(4, 160)));
+    assert_eq!(
+        round(&mut relay, false)
+            .iter()
+            .filter(|p| p.to == 4)
+            .count(),
+        1
     );
 }

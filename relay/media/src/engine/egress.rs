@@ -1,10 +1,12 @@
 //! Outgoing RTP: each stream's packets to each of its subscriptions.
 
 use super::Engine;
+use super::tracks::want_keyframe;
 use crate::api::{Egress, PacketMeta, PeerKey};
-use crate::frame::PictureNumbers;
+use crate::frame::{Descriptor, PictureNumbers};
 use crate::header::PacketFields;
 use crate::inbox::{Entry, Inbox, Incoming, Row};
+use crate::layers::{DecodeTargets, Selection};
 use crate::limits::HEADER_MAX;
 use crate::peer::Peer;
 use crate::rewriter::{Attachment, StreamLife};
@@ -26,6 +28,8 @@ struct Run<'a> {
     send_time: [u8; 3],
     /// Added to the clock offset of absolute capture times.
     capture_offset: u64,
+    /// What the stream's dependency descriptors told.
+    targets: Option<&'a DecodeTargets>,
 }
 
 /// What one subscription was sent in a run.
@@ -85,6 +89,7 @@ impl Engine {
                 .and_then(|p| p.clock.to_relay(0))
                 .unwrap_or(0)
                 .wrapping_neg(),
+            targets: self.streams.get(index).and_then(RtpStream::decode_targets),
         };
         let mut keyframe_wanted = false;
         for subscription in &track.subscriptions {
@@ -113,12 +118,13 @@ impl Engine {
                 continue;
             };
             let sent = run.send(sub, transport_sequence, skip, pool, egress);
+            keyframe_wanted |= sub.layers.take_keyframe_wish();
             self.stats
                 .media(track.source)
                 .forwarded(sent.packets, sent.bytes);
         }
         if keyframe_wanted {
-            self.want_keyframe(index);
+            want_keyframe(&mut self.streams, &mut self.asking, index);
         }
     }
 }
@@ -151,6 +157,7 @@ fn join(
         captured,
         aligned,
     });
+    sub.layers.attach();
     Some(skip)
 }
 
@@ -181,6 +188,17 @@ fn aligned_timestamp(
     Some(sub.rewriter.peek_timestamp(continued))
 }
 
+/// Closes the gap that a packet of a layer above the receiver's would leave.
+fn leave_out(sub: &mut Subscription, sequence: u64, packet: &Incoming) {
+    sub.rewriter.skip(sequence);
+    // VP8 picture ids have to count on; VP9's, which all layers of a picture share, need not.
+    if let (Descriptor::Vp8(_), Some(id)) =
+        (packet.descriptor, packet.numbers.and_then(|n| n.picture_id))
+    {
+        sub.rewriter.picture_id.skip(id);
+    }
+}
+
 impl Run<'_> {
     /// Sends the row, but for its first `skip` entries, to one subscription.
     fn send<E: Egress>(
@@ -203,12 +221,19 @@ impl Run<'_> {
                 sub.rewriter.skip(entry.sequence);
                 continue;
             };
+            let Selection::Forward { ends_picture } =
+                sub.layers
+                    .select(&packet.layers, packet.timestamp, self.targets)
+            else {
+                leave_out(sub, entry.sequence, packet);
+                continue;
+            };
             // From before the join, or later than the rewriter remembers.
             let Some(index) = sub.rewriter.map(entry.sequence) else {
                 continue;
             };
             let fields = PacketFields {
-                marker: packet.marker,
+                marker: packet.marker || ends_picture,
                 payload_type,
                 sequence_number: index as u16,
                 timestamp: sub.rewriter.timestamp(packet.timestamp),

@@ -1,6 +1,7 @@
 //! Incoming RTCP: what publishers report about their clocks, and receivers about their slots.
 
 use super::Engine;
+use super::tracks::want_keyframe;
 use crate::stream::SenderReportSeen;
 use crate::subscription::RemoteReception;
 use crate::sync::ClockPoint;
@@ -130,7 +131,7 @@ impl Engine {
             .or(current)
             .filter(|_| !muted && sub.kind == MediaKind::Video)
         {
-            self.want_keyframe(stream);
+            want_keyframe(&mut self.streams, &mut self.asking, stream);
         }
     }
 }

@@ -5,10 +5,11 @@ use crate::api::MediaEvent;
 use crate::frame::{FrameInfo, frame_number};
 use crate::header::{DEPENDENCY_DESCRIPTOR, Elements};
 use crate::inbox::Incoming;
+use crate::layers::FrameLayers;
 use crate::limits::INBOX_MAX;
 use crate::peer::{Binding, Peer};
 use crate::seal::Verdict;
-use sealcast_model::{Codec, Counter, MediaKind, PacketBuf, PacketPool, SealRule, Time};
+use sealcast_model::{Codec, Counter, PacketBuf, PacketPool, SealRule, Time};
 use sealcast_rtp::payload::rtx;
 use sealcast_rtp::{ExtensionKind, RtpHeader};
 
@@ -115,6 +116,10 @@ impl Engine {
             None => Elements::default(),
         };
         let descriptor = elements.get(packet, DEPENDENCY_DESCRIPTOR);
+        let described = match (descriptor, self.streams.get_mut(placed.stream)) {
+            (Some(descriptor), Some(stream)) => Some(stream.describe(descriptor)),
+            _ => None,
+        };
         let frame = FrameInfo::read(placed.codec, payload, descriptor)
             .ok_or_else(|| skip(Some(Counter::DropRtpMalformed)))?;
         let start = frame.start.map(|at| payload.get(at..).unwrap_or_default());
@@ -131,6 +136,9 @@ impl Engine {
             key: frame.key,
             received,
             elements,
+            layers: described
+                .or(frame.layers.map(FrameLayers::Bits))
+                .unwrap_or(FrameLayers::Unknown),
             descriptor: frame.descriptor,
             numbers: frame.descriptor.numbers(),
             frame_number: descriptor.and_then(frame_number),
@@ -274,31 +282,25 @@ impl Engine {
     /// A packet that passes: what it means for key frames and for the choice of encoding.
     fn on_media(&mut self, now: Time, placed: &Placed, frame: &FrameInfo) {
         let (Some(track), Some(stream)) = (
-            self.tracks.get_mut(placed.track),
+            self.tracks.get(placed.track),
             self.streams.get_mut(placed.stream),
         ) else {
             return;
         };
-        if frame.pixels.is_some() {
-            stream.pixels = frame.pixels;
-        }
         if frame.key {
             stream.keyframes.on_keyframe();
         } else {
             stream.keyframes.on_packet();
         }
-        if !track.prefer(&self.streams, placed.stream, now) {
+        if track.encodings.len() < 2 {
             return;
         }
-        let mut wanted = false;
-        for index in &track.subscriptions {
-            if let Some(sub) = self.subscriptions.get_mut(*index) {
-                sub.target = Some(placed.stream);
-                wanted |= sub.live && sub.kind == MediaKind::Video;
-            }
+        let resized = frame.pixels.is_some() && stream.pixels != frame.pixels;
+        if resized {
+            stream.pixels = frame.pixels;
         }
-        if wanted && !frame.key {
-            self.want_keyframe(placed.stream);
+        if track.note_activity(&mut self.streams, placed.stream, now) || resized {
+            self.retarget(placed.track, frame.key.then_some(placed.stream));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Peers and rooms: joining, renegotiating, connecting, leaving.
 
 use super::Engine;
+use super::tracks::want_keyframe;
 use crate::header::{HeaderTemplate, extension_map};
 use crate::limits::REPORT_INTERVAL;
 use crate::peer::{Binding, Peer, SendingMedia, Slot, validate};
@@ -9,8 +10,8 @@ use crate::subscription::PayloadTypes;
 use crate::timers::Timer;
 use crate::track::Room;
 use sealcast_model::{
-    CommandError, MediaKind, PacketPool, ParticipantId, ReceiveMedia, RoomId, SessionId,
-    SessionMedia, SlotMedia, Time,
+    CommandError, PacketPool, ParticipantId, ReceiveMedia, RoomId, SessionId, SessionMedia,
+    SlotMedia, Time,
 };
 
 impl Engine {
@@ -281,12 +282,8 @@ impl Engine {
                 continue;
             };
             sub.live = true;
-            if sub.kind == MediaKind::Video
-                && let Some(stream) = sub.target
-                && let Some(found) = self.streams.get_mut(stream)
-            {
-                found.keyframes.request();
-                self.asking.push(stream);
+            if let Some(stream) = sub.awaited() {
+                want_keyframe(&mut self.streams, &mut self.asking, stream);
             }
         }
     }

@@ -12,9 +12,10 @@ mod membership;
 mod reports;
 mod tracks;
 
-use crate::api::{Egress, MediaEvent, PeerKey};
+use crate::api::{Egress, LayerLimit, MediaEvent, PeerKey};
 use crate::config::MediaConfig;
 use crate::inbox::Inbox;
+use crate::layers::Layers;
 use crate::peer::Peer;
 use crate::prng::Prng;
 use crate::slab::Slab;
@@ -24,7 +25,7 @@ use crate::timers::{Timer, Timers};
 use crate::track::{Room, Track};
 use sealcast_model::{
     AssignSlot, CommandError, Gauge, NtpClock, PacketBuf, PacketPool, ParticipantId, Publish,
-    RoomId, SessionId, SessionMedia, ShardStats, Time, TrackId,
+    RoomId, SessionId, SessionMedia, ShardStats, SlotId, Time, TrackId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -181,6 +182,22 @@ impl Engine {
         assign: &[AssignSlot],
     ) -> Result<(), CommandError> {
         self.assign(now, peer.0, assign)
+    }
+
+    /// Sets the most layers that a slot of `peer` gets, whatever it shows. Less takes effect at
+    /// once, more as soon as the stream allows. It lasts as long as the slot.
+    ///
+    /// # Errors
+    /// [`CommandError::NoSession`] or [`CommandError::NoSlot`].
+    pub fn limit_slot(
+        &mut self,
+        _now: Time,
+        peer: PeerKey,
+        slot: SlotId,
+        limit: LayerLimit,
+    ) -> Result<(), CommandError> {
+        let LayerLimit { spatial, temporal } = limit;
+        self.limit(peer.0, slot, Layers { spatial, temporal })
     }
 
     /// Takes a plaintext RTP packet: the first `len` bytes of `buf`'s slot, from `peer`. The

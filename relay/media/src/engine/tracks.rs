@@ -3,14 +3,17 @@
 use super::Engine;
 use crate::api::{MediaEvent, PeerKey};
 use crate::header::HeaderTemplate;
+use crate::layers::{LayerSelector, Layers};
 use crate::limits::FIRST_REPORT;
 use crate::rewriter::Rewriter;
 use crate::seal::SealCheck;
+use crate::slab::Slab;
+use crate::stream::RtpStream;
 use crate::subscription::{PayloadTypes, RemoteReception, Subscription};
 use crate::timers::Timer;
 use crate::track::Track;
 use sealcast_model::limits::SLOTS_PER_SESSION;
-use sealcast_model::{AssignSlot, CommandError, MediaKind, PacketPool, Publish, Time};
+use sealcast_model::{AssignSlot, CommandError, PacketPool, Publish, SlotId, Time};
 
 impl Engine {
     pub(super) fn add_track(
@@ -39,13 +42,6 @@ impl Engine {
             return Err(CommandError::Limit);
         }
         let encodings = media.encodings.clone();
-        // A single encoding is the preferred one before it sends, so that a key frame can be
-        // asked for; of several, those that send are told by their first packets.
-        let preferred = if let &[only] = encodings.as_slice() {
-            Some(only)
-        } else {
-            None
-        };
         let track = Track {
             id: publish.track,
             room: peer.room,
@@ -57,7 +53,6 @@ impl Engine {
             muted: false,
             started: false,
             encodings,
-            preferred,
             subscriptions: Vec::new(),
         };
         for stream in &track.encodings {
@@ -153,25 +148,55 @@ impl Engine {
         if std::mem::replace(&mut track.muted, muted) == muted {
             return;
         }
-        let wanted =
-            !muted && track.source.kind() == MediaKind::Video && !track.subscriptions.is_empty();
         for subscription in &track.subscriptions {
-            if let Some(sub) = self.subscriptions.get_mut(*subscription) {
-                // What is missed while muted leaves no gap; video goes on with a key frame.
-                sub.rewriter.detach();
+            let Some(sub) = self.subscriptions.get_mut(*subscription) else {
+                continue;
+            };
+            // What is missed while muted leaves no gap; video goes on with a key frame.
+            sub.rewriter.detach();
+            if let Some(stream) = sub.awaited().filter(|_| !muted) {
+                want_keyframe(&mut self.streams, &mut self.asking, stream);
             }
-        }
-        if wanted && let Some(stream) = track.preferred {
-            self.want_keyframe(stream);
         }
     }
 
-    /// Notes that somebody needs a key frame of a stream; the next flush asks for it.
-    pub(super) fn want_keyframe(&mut self, stream: u32) {
-        if let Some(found) = self.streams.get_mut(stream) {
-            found.keyframes.request();
-            self.asking.push(stream);
+    /// Chooses the encodings of a track's subscriptions again. `keyed` has just started a key
+    /// frame, so that none need be asked of it.
+    pub(super) fn retarget(&mut self, index: u32, keyed: Option<u32>) {
+        let Some(track) = self.tracks.get(index) else {
+            return;
+        };
+        for subscription in &track.subscriptions {
+            let Some(sub) = self.subscriptions.get_mut(*subscription) else {
+                continue;
+            };
+            let target = track.choose(&self.streams, sub.layers.limit());
+            if std::mem::replace(&mut sub.target, target) == target || track.muted {
+                continue;
+            }
+            if let Some(stream) = sub.awaited().filter(|stream| Some(*stream) != keyed) {
+                want_keyframe(&mut self.streams, &mut self.asking, stream);
+            }
         }
+    }
+
+    pub(super) fn limit(
+        &mut self,
+        key: u32,
+        slot: SlotId,
+        limit: Layers,
+    ) -> Result<(), CommandError> {
+        let peer = self.peer(key).ok_or(CommandError::NoSession)?;
+        let at = peer.slot(slot).ok_or(CommandError::NoSlot)?;
+        let subscription = self.subscription_of(key, at).ok_or(CommandError::NoSlot)?;
+        let Some(sub) = self.subscriptions.get_mut(subscription) else {
+            return Err(CommandError::NoSlot);
+        };
+        sub.layers.set_limit(limit);
+        if let Some(track) = sub.track {
+            self.retarget(track, None);
+        }
+        Ok(())
     }
 
     pub(super) fn assign(
@@ -262,11 +287,10 @@ impl Engine {
             track.subscriptions.push(subscription);
             self.subscribed += 1;
             sub.track = Some(index);
-            sub.target = track.preferred;
+            sub.target = track.choose(&self.streams, sub.layers.limit());
             sub.payload_types = payload_types;
-            let wanted = sub.live && sub.kind == MediaKind::Video && !track.muted;
-            if let Some(stream) = track.preferred.filter(|_| wanted) {
-                self.want_keyframe(stream);
+            if let Some(stream) = sub.awaited().filter(|_| !track.muted) {
+                want_keyframe(&mut self.streams, &mut self.asking, stream);
             }
             self.report_soon(now, key);
         }
@@ -301,6 +325,7 @@ impl Engine {
                 peer.extmap_allow_mixed,
             ),
             rewriter: Rewriter::new(clock_rate, sequence, timestamp),
+            layers: LayerSelector::new(),
             packets: 0,
             octets: 0,
             reported: [0; 2],
@@ -342,5 +367,13 @@ impl Engine {
         if peer.connected && soon < peer.report_at {
             peer.report_at = self.timers.set(soon, Timer::Report(key));
         }
+    }
+}
+
+/// Notes that somebody needs a key frame of a stream; the next flush asks for it.
+pub(super) fn want_keyframe(streams: &mut Slab<RtpStream>, asking: &mut Vec<u32>, stream: u32) {
+    if let Some(found) = streams.get_mut(stream) {
+        found.keyframes.request();
+        asking.push(stream);
     }
 }

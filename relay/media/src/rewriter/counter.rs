@@ -1,13 +1,22 @@
-//! A counter of `BITS` bits that lives on when the stream that feeds it is replaced.
+//! A counter of `BITS` bits that lives on when the stream that feeds it is replaced, and counts
+//! without a gap what the relay lets through of it.
+
+/// Values left out that are remembered: what comes later than this many left-out values after its
+/// turn gets a number that is off.
+const SKIPS: usize = 16;
 
 /// Maps a source's counter onto one that continues where the previous source stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counter<const BITS: u32> {
     offset: u16,
-    /// Newest outgoing value, once there was one.
-    last: Option<u16>,
+    /// Newest value of the source and newest outgoing one, once there were any.
+    newest: Option<(u16, u16)>,
     /// The next value is the first of a new source.
     attaching: bool,
+    /// The source's newest values that were left out, and how many of the places are in use.
+    skipped: [u16; SKIPS],
+    skips: u8,
+    next_skip: u8,
 }
 
 impl<const BITS: u32> Counter<BITS> {
@@ -16,8 +25,11 @@ impl<const BITS: u32> Counter<BITS> {
     pub(crate) const fn new() -> Self {
         Counter {
             offset: 0,
-            last: None,
+            newest: None,
             attaching: true,
+            skipped: [0; SKIPS],
+            skips: 0,
+            next_skip: 0,
         }
     }
 
@@ -31,18 +43,54 @@ impl<const BITS: u32> Counter<BITS> {
     pub(crate) fn map(&mut self, value: u16) -> u16 {
         if self.attaching {
             self.attaching = false;
+            (self.skips, self.next_skip) = (0, 0);
             // The first source keeps its own values.
-            let next = self.last.map_or(value, |last| last.wrapping_add(1));
+            let next = self
+                .newest
+                .map_or(value, |(_, out)| out.wrapping_add(1) & Self::MASK);
             self.offset = next.wrapping_sub(value);
+            self.newest = Some((value, next));
+            return next;
         }
-        let out = value.wrapping_add(self.offset) & Self::MASK;
-        let ahead = self
-            .last
-            .map_or(1, |last| out.wrapping_sub(last) & Self::MASK);
-        if ahead != 0 && ahead <= Self::MASK / 2 {
-            self.last = Some(out);
+        let Some((newest, _)) = self.newest else {
+            return value;
+        };
+        let mut out = value.wrapping_add(self.offset);
+        if Self::is_after(value, newest) {
+            self.newest = Some((value, out & Self::MASK));
+        } else {
+            // Values left out after this one had not moved it up when its turn was.
+            let used = self.skipped.iter().take(usize::from(self.skips));
+            out = out.wrapping_add(
+                used.filter(|skipped| Self::is_after(**skipped, value))
+                    .count() as u16,
+            );
         }
-        out
+        out & Self::MASK
+    }
+
+    /// The source's `value` is left out: those after it move up. Called again for the same value,
+    /// or for one whose turn is over, it changes nothing.
+    pub(crate) fn skip(&mut self, value: u16) {
+        let Some((newest, out)) = self.newest.filter(|_| !self.attaching) else {
+            return;
+        };
+        if !Self::is_after(value, newest) {
+            return;
+        }
+        self.skipped[usize::from(self.next_skip)] = value;
+        self.next_skip = (self.next_skip + 1) % SKIPS as u8;
+        self.skips = (self.skips + 1).min(SKIPS as u8);
+        self.offset = self.offset.wrapping_sub(1);
+        // What was lost between the two keeps its place in the outgoing numbers.
+        let lost = value.wrapping_sub(newest).wrapping_sub(1);
+        self.newest = Some((value, out.wrapping_add(lost) & Self::MASK));
+    }
+
+    /// Whether `a` comes after `b` on the circle.
+    fn is_after(a: u16, b: u16) -> bool {
+        let ahead = a.wrapping_sub(b) & Self::MASK;
+        ahead != 0 && ahead <= Self::MASK / 2
     }
 }
 
@@ -50,6 +98,7 @@ impl<const BITS: u32> Counter<BITS> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn the_first_value_passes_unchanged() {
@@ -64,27 +113,80 @@ mod tests {
         assert_eq!(counter.map(5), 2);
     }
 
+    #[test]
+    fn what_is_left_out_leaves_no_gap() {
+        let mut counter = Counter::<15>::new();
+        assert_eq!(counter.map(0x7ffe), 0x7ffe);
+        counter.skip(0x7fff);
+        counter.skip(0x7fff);
+        assert_eq!(counter.map(0), 0x7fff);
+        assert_eq!(counter.map(2), 1, "1 is lost, not left out");
+        counter.skip(3);
+        assert_eq!(
+            (counter.map(1), counter.map(0), counter.map(4)),
+            (0, 0x7fff, 2)
+        );
+        counter.attach();
+        assert_eq!(counter.map(9), 3);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Map(i64),
+        Skip(i64),
+        Attach(u16),
+    }
+
     proptest! {
-        /// Shadow: unbounded integers, wrapped at the end.
+        /// Shadow: unbounded integers, and a set of all values left out.
         #[test]
-        fn counts_like_unbounded_integers(
-            sources in prop::collection::vec((0u16..0x8000, prop::collection::vec(-6i64..20, 1..30)), 1..6),
-        ) {
+        fn counts_like_unbounded_integers(ops in prop::collection::vec(prop_oneof![
+            8 => (-6i64..12).prop_map(Op::Map),
+            4 => (-2i64..4).prop_map(Op::Skip),
+            1 => (0u16..0x8000).prop_map(Op::Attach),
+        ], 1..200)) {
             let mut counter = Counter::<15>::new();
-            let mut newest: Option<i64> = None;
-            for (start, steps) in sources {
-                counter.attach();
-                let base = newest.map_or(i64::from(start), |n| n + 1);
-                // Walks around the source's newest value: late by up to 6, ahead by up to 20.
-                let (mut head, mut first) = (0i64, true);
-                for step in steps {
-                    let at = if first { 0 } else { head + step };
-                    first = false;
-                    head = head.max(at);
-                    let value = (i64::from(start) + at).rem_euclid(0x8000) as u16;
-                    let want = base + at;
-                    prop_assert_eq!(i64::from(counter.map(value)), want.rem_euclid(0x8000));
-                    newest = Some(newest.map_or(want, |n| n.max(want)));
+            // Source values relative to the source's first one, which lies at `start` and is
+            // sent as `base`. `state`: passed values, true if they were left out.
+            let (mut start, mut base) = (100i64, 100i64);
+            let mut newest_out = None::<i64>;
+            let mut state: BTreeMap<i64, bool> = BTreeMap::new();
+            for op in ops {
+                let head = state.keys().last().copied();
+                let skipped_before = |state: &BTreeMap<i64, bool>, at: i64| state.range(..at).filter(|(_, s)| **s).count() as i64;
+                match op {
+                    Op::Attach(value) => {
+                        counter.attach();
+                        start = value.into();
+                        base = newest_out.map_or(start, |n| n + 1);
+                        state.clear();
+                    }
+                    Op::Skip(step) => {
+                        let Some(head) = head else { continue };
+                        let at = head + step;
+                        counter.skip((start + at).rem_euclid(0x8000) as u16);
+                        if at > head {
+                            state.insert(at, true);
+                            newest_out = Some(base + at - skipped_before(&state, at) - 1);
+                        }
+                    }
+                    Op::Map(step) => {
+                        let at = head.map_or(0, |h| h + step);
+                        // A frame that was left out as a whole is not mapped.
+                        if state.get(&at) == Some(&true) {
+                            continue;
+                        }
+                        if state.range(at..).filter(|(_, s)| **s).count() > SKIPS {
+                            continue;
+                        }
+                        let want = base + at - skipped_before(&state, at);
+                        let got = counter.map((start + at).rem_euclid(0x8000) as u16);
+                        prop_assert_eq!(i64::from(got), want.rem_euclid(0x8000));
+                        if head.is_none_or(|h| at > h) {
+                            state.insert(at, false);
+                            newest_out = Some(want);
+                        }
+                    }
                 }
             }
         }

@@ -484,6 +484,8 @@ pub struct Camera {
     pub counter: u64,
     pub sealed: bool,
     pub width: u16,
+    /// TID, Y and KEYIDX of the descriptor.
+    pub temporal: u8,
 }
 
 impl Camera {
@@ -499,6 +501,7 @@ impl Camera {
             counter: 0,
             sealed: true,
             width: 640,
+            temporal: 0x20,
         }
     }
 
@@ -532,7 +535,7 @@ impl Camera {
             id0,
             id1,
             self.tl0,
-            0x20,
+            self.temporal,
         ];
         if n == 0 {
             if key_frame {
