@@ -14,15 +14,16 @@ use tls_codec::{Deserialize, Serialize, TlsDeserialize, TlsSerialize, TlsSize, V
 /// Version of this format, the first byte of every message.
 pub const VERSION: u8 = 1;
 
-/// Members of one group. The ratchet tree of 256 members with 1-KiB credentials is about 350 KiB,
-/// and goes out with every Welcome.
-pub const MAX_MEMBERS: usize = 256;
+/// Members of one group. The ratchet tree goes out with every Welcome; with credentials of 1 KiB it
+/// takes 1.3 KiB a member.
+pub const MAX_MEMBERS: usize = 128;
 
-/// Longest message in bytes: a Welcome to a full group, with room to spare.
-pub const MAX_MESSAGE_LEN: usize = 512 * 1024;
+/// Longest message in bytes: a Welcome to a full group. In base64 it fits a signalling message of
+/// 256 KiB.
+pub const MAX_MESSAGE_LEN: usize = 184 * 1024;
 
 /// Longest KeyPackage in bytes: keys and signatures take 400, the credential the rest.
-pub const MAX_KEY_PACKAGE_LEN: usize = 4096;
+pub const MAX_KEY_PACKAGE_LEN: usize = 2048;
 
 /// KeyPackages in one message, and in store per participant. Each serves one join; one is used at
 /// once, one when the participant has to be added again.

@@ -22,8 +22,8 @@ use serde_json::Value;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Longest assertion in bytes: three quarters of the longest KeyPackage.
-pub const MAX_ASSERTION_LEN: usize = 3072;
+/// Longest assertion in bytes. One with all claims of usual length takes 600.
+pub const MAX_ASSERTION_LEN: usize = 1024;
 
 /// Longest `sub`, and longest `id:`, in bytes.
 pub const MAX_SUBJECT_LEN: usize = 128;
