@@ -12,10 +12,12 @@ use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -41,6 +43,7 @@ pub struct Server {
 struct Shared {
     config: HttpConfig,
     metrics: Arc<Metrics>,
+    open: AtomicUsize,
     per_ip: DashMap<IpAddr, usize>,
 }
 
@@ -61,6 +64,7 @@ impl Server {
             shared: Arc::new(Shared {
                 config,
                 metrics,
+                open: AtomicUsize::new(0),
                 per_ip: DashMap::new(),
             }),
         }
@@ -99,13 +103,12 @@ impl Server {
                     continue;
                 }
             };
-            if connections.len() >= shared.config.max_connections {
-                shared.metrics.connection_ended(ConnectionEnd::Limit);
-                continue;
-            }
-            let Some(permit) = Permit::take(&shared, peer.ip()) else {
-                shared.metrics.connection_ended(ConnectionEnd::LimitPerIp);
-                continue;
+            let permit = match Permit::take(&shared, peer.ip()) {
+                Ok(permit) => permit,
+                Err(limit) => {
+                    shared.metrics.connection_ended(limit);
+                    continue;
+                }
             };
             let connection = Connection {
                 tls: tls.clone(),
@@ -113,10 +116,7 @@ impl Server {
                 shared: Arc::clone(&shared),
                 stop: stop.clone(),
             };
-            connections.spawn(async move {
-                connection.serve(stream).await;
-                drop(permit);
-            });
+            connections.spawn(connection.serve(stream, permit));
         }
         drop(listener);
         while connections.join_next().await.is_some() {}
@@ -128,23 +128,28 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Counts a connection of one address while it lives.
+/// Counts a connection while it lives.
 struct Permit {
     shared: Arc<Shared>,
     ip: IpAddr,
 }
 
 impl Permit {
-    fn take(shared: &Arc<Shared>, ip: IpAddr) -> Option<Permit> {
-        let limit = shared.config.max_connections_per_ip;
-        let mut count = shared.per_ip.entry(ip).or_insert(0);
-        if limit > 0 && *count >= limit {
-            return None;
+    fn take(shared: &Arc<Shared>, ip: IpAddr) -> Result<Permit, ConnectionEnd> {
+        if shared.open.fetch_add(1, Relaxed) >= shared.config.max_connections {
+            shared.open.fetch_sub(1, Relaxed);
+            return Err(ConnectionEnd::Limit);
         }
-        *count += 1;
-        drop(count);
+        let limit = shared.config.max_connections_per_ip;
+        let mut of_ip = shared.per_ip.entry(ip).or_insert(0);
+        if limit > 0 && *of_ip >= limit {
+            shared.open.fetch_sub(1, Relaxed);
+            return Err(ConnectionEnd::LimitPerIp);
+        }
+        *of_ip += 1;
+        drop(of_ip);
         shared.metrics.connection_opened();
-        Some(Permit {
+        Ok(Permit {
             shared: Arc::clone(shared),
             ip,
         })
@@ -153,13 +158,61 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(mut count) = self.shared.per_ip.get_mut(&self.ip) {
-            *count -= 1;
+        if let Some(mut of_ip) = self.shared.per_ip.get_mut(&self.ip) {
+            *of_ip -= 1;
         }
         self.shared
             .per_ip
-            .remove_if(&self.ip, |_, count| *count == 0);
+            .remove_if(&self.ip, |_, of_ip| *of_ip == 0);
+        self.shared.open.fetch_sub(1, Relaxed);
         self.shared.metrics.connection_closed();
+    }
+}
+
+/// A stream that carries its permit along, so that it counts for as long as it is open, upgraded
+/// to a WebSocket or not.
+struct Counted {
+    stream: TcpStream,
+    _permit: Permit,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 }
 
@@ -171,10 +224,14 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream) {
+    async fn serve(self, stream: TcpStream, permit: Permit) {
         // Signalling messages are small and urgent. Neither option is worth failing for.
         let _ = stream.set_nodelay(true);
         let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(STALLED));
+        let stream = Counted {
+            stream,
+            _permit: permit,
+        };
         let Some(tls) = self.tls.clone() else {
             return self.http(stream).await;
         };

@@ -235,6 +235,12 @@ impl Metrics {
         out
     }
 
+    /// Signalling sockets open now.
+    #[must_use]
+    pub fn open_sockets(&self) -> i64 {
+        self.sockets.get()
+    }
+
     pub(crate) fn participant_joined(&self, role: Role) {
         self.participants
             .with_label_values(&[role_name(role)])
