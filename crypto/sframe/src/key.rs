@@ -81,8 +81,7 @@ impl FrameKey {
         self.aead.open(&self.nonce(counter), aad, data, tag)
     }
 
-    /// "The nonce is formed by XORing the sframe_salt with the counter, encoded as a big-endian
-    /// integer of length AEAD.Nn" (§4.4.3).
+    /// `nonce = xor(sframe_salt, ctr)` (§4.4.3), the counter being big-endian in `AEAD.Nn` bytes.
     fn nonce(&self, counter: u64) -> [u8; NONCE_LEN] {
         let mut nonce = *self.salt;
         for (byte, count) in nonce[NONCE_LEN - 8..].iter_mut().zip(counter.to_be_bytes()) {

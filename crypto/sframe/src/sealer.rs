@@ -2,9 +2,8 @@
 
 use crate::{CipherSuite, FrameKey, Header, KeyError, Kid, MAX_HEADER_LEN, SealError};
 
-/// Frames that one key seals before it must be replaced. AES-GCM's bounds hold to about 2^24.5
-/// frames of 64 KiB at a forgery and distinguishing advantage of 2^-57 and better
-/// (draft-irtf-cfrg-aead-limits §5.1); at 60 frames a second 2^24 are 77 hours.
+/// Frames that one key seals before it must be replaced: the bound that TLS 1.3 sets for AES-GCM
+/// with full-size records is 2^24.5 (RFC 8446 §5.5). At 60 frames a second 2^24 are 77 hours.
 pub const DEFAULT_FRAME_LIMIT: u64 = 1 << 24;
 
 /// Seals the frames of one encoder under one KID, with counters 0, 1, 2, …
@@ -129,7 +128,7 @@ impl Sealer {
         front.copy_from_slice(&header[..header_len]);
         let (data, tag) = rest.split_at_mut(rest.len() - self.key.suite().tag_len());
 
-        // "aad = header + metadata" (RFC 9605 §4.4.3).
+        // `aad = header + metadata` (RFC 9605 §4.4.3).
         self.aad.clear();
         self.aad.extend_from_slice(front);
         self.aad.extend_from_slice(metadata);

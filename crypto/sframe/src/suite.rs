@@ -1,4 +1,5 @@
-//! The cipher suites of RFC 9605's registry (§8.1, "SFrame Cipher Suites").
+//! The cipher suites of IANA's registry "SFrame Cipher Suites": 1 to 5 of RFC 9605 (§8.1), 6 to 8 of
+//! draft-barnes-sframe-iana-256.
 
 use crate::KeyError;
 

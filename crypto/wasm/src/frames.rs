@@ -33,7 +33,7 @@ impl FrameSealer {
         Ok(sealer.into())
     }
 
-    /// Seals one encoded frame of `codec` (`opus`, `vp8`, `vp9`). An empty frame stays empty.
+    /// Seals one encoded frame of `codec` (`opus`, `vp8`, `vp9`, `av1`, `h264`). An empty frame stays empty.
     ///
     /// # Errors
     /// `codec`, `exhausted`, `not-this-codec`, `too-long`.

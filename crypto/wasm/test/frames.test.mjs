@@ -57,6 +57,19 @@ test("frames of each codec pass from sealer to opener", () => {
   assert.equal(groupKid(0xabcd, 0x1234, 0x156n), 0xab_cd12_3456n);
 });
 
+test("AV1 and H.264 frames are wrapped whole", () => {
+  const { sealer, opener } = linkPair();
+  const frames = {
+    av1: hex("12000a03aabbcc3205" + "5555555555"),
+    h264: hex("0000000167424200000001" + "68ce000001" + "6588" + "55".repeat(50)),
+  };
+  for (const [codec, frame] of Object.entries(frames)) {
+    const sealed = sealer.seal(codec, frame);
+    assert.ok(!toHex(sealed).includes("5555555555555555"));
+    assert.deepEqual(opener.open(codec, sealed), frame);
+  }
+});
+
 test("empty frames pass and seal nothing", () => {
   const { sealer, opener } = linkPair();
   assert.equal(sealer.seal("opus", new Uint8Array()).length, 0);

@@ -28,7 +28,7 @@ enum Keys {
 
 impl CtrHmac {
     pub(super) fn new(suite: CipherSuite, key: &[u8]) -> Option<Self> {
-        // "The first AEAD.Nka bytes are the encryption key, the rest the authentication key."
+        // derive_subkeys (§4.5.1): the first AEAD.Nka bytes encrypt, the others authenticate.
         let keys = if suite.uses_sha512() {
             let (enc, auth) = key.split_at_checked(32)?;
             let hmac = <Hmac<Sha512> as KeyInit>::new_from_slice(auth).ok()?;
@@ -73,8 +73,7 @@ impl CtrHmac {
         Ok(())
     }
 
-    /// "The initial counter is the nonce followed by a 32-bit zero": `initial_counter = nonce +
-    /// 0x00000000`.
+    /// `initial_counter = nonce + 0x00000000` (§4.5.1): the nonce, then four zero bytes.
     fn apply_keystream(&self, nonce: &[u8; NONCE_LEN], data: &mut [u8]) {
         let mut block = [0; BLOCK_LEN];
         block[..NONCE_LEN].copy_from_slice(nonce);

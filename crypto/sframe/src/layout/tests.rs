@@ -6,7 +6,7 @@ const BASE_KEY: [u8; 16] = [7; 16];
 const SUITE: CipherSuite = CipherSuite::Aes256GcmSha512;
 const KID: Kid = Kid(0x12_3456_789a_bcde);
 
-fn pair() -> (Sealer, KeyStore) {
+pub(super) fn pair() -> (Sealer, KeyStore) {
     let sealer = Sealer::new(SUITE, KID, &BASE_KEY).unwrap();
     let mut keys = KeyStore::new(SUITE);
     keys.insert_base_key(BaseKeyScope::Any, &BASE_KEY).unwrap();
@@ -63,8 +63,16 @@ fn refuses_a_vp8_frame_without_its_tag() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
     #[test]
-    fn round_trips(codec in codecs(), frame in prop::collection::vec(any::<u8>(), 10..3000)) {
+    fn round_trips(codec in codecs(), mut frame in prop::collection::vec(any::<u8>(), 10..3000)) {
+        match codec {
+            // An OBU without size: the whole frame.
+            Codec::Av1 => frame[0] = 0x30,
+            Codec::H264 => frame[..5].copy_from_slice(&[0, 0, 0, 1, 0x65]),
+            _ => {}
+        }
         let (mut sealer, mut keys) = pair();
         let mut sealed = Vec::new();
         seal(codec, &mut sealer, &frame, &mut sealed).unwrap();
@@ -74,8 +82,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_refused_without_panic(codec in codecs(), mut bytes: Vec<u8>) {
-        let (_, mut keys) = pair();
+    fn any_bytes_are_refused_without_panic(codec in codecs(), mut bytes in hostile()) {
+        let (mut sealer, mut keys) = pair();
+        let _ = seal(codec, &mut sealer, &bytes, &mut Vec::new());
+        let _ = (peek_obu(&bytes), peek_nal(&bytes));
         let empty = bytes.is_empty();
         let _ = peek(codec, &bytes);
         match open(codec, &mut keys, &mut bytes) {
@@ -87,5 +97,22 @@ proptest! {
 }
 
 fn codecs() -> impl Strategy<Value = Codec> {
-    prop::sample::select(vec![Codec::Opus, Codec::Vp8, Codec::Vp9])
+    prop::sample::select(vec![
+        Codec::Opus,
+        Codec::Vp8,
+        Codec::Vp9,
+        Codec::Av1,
+        Codec::H264,
+    ])
+}
+
+/// Any bytes, and bytes that look like start codes, NAL units and OBUs.
+fn hostile() -> impl Strategy<Value = Vec<u8>> {
+    let telling = vec![
+        0, 1, 2, 3, 0x0a, 0x0e, 0x12, 0x30, 0x32, 0x34, 0x36, 0x61, 0x65, 0x67, 0x80, 0xff,
+    ];
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..100),
+        prop::collection::vec(prop::sample::select(telling), 0..24),
+    ]
 }
