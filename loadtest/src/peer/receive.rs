@@ -9,8 +9,10 @@ use sealcast_sframe::{KeyStore, OpenError, layout};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long a missing packet holds frames up: several round trips of repair.
-const MAX_WAIT: Duration = Duration::from_millis(400);
+/// How long a missing packet holds frames up where it is asked for again: several round trips.
+const REPAIR_WAIT: Duration = Duration::from_millis(400);
+/// How long where it is not: it may be out of order.
+const REORDER_WAIT: Duration = Duration::from_millis(50);
 /// A packet is asked for again after this long; before, it may just be out of order.
 const NACK_DELAY: Duration = Duration::from_millis(10);
 /// Time between two requests for one packet.
@@ -105,12 +107,13 @@ pub(super) struct Slot {
 
 impl Slot {
     pub(super) fn new(index: usize, codec: Codec, ssrc: u32, rtx: Option<(u32, u8)>) -> Slot {
+        let max_wait = rtx.map_or(REORDER_WAIT, |_| REPAIR_WAIT);
         Slot {
             codec,
             ssrc,
             rtx,
             seq: SeqExtender::new(),
-            depacketizer: Depacketizer::new(codec, MAX_WAIT),
+            depacketizer: Depacketizer::new(codec, max_wait),
             checker: Checker {
                 slot: index,
                 codec,
