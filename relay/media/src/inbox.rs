@@ -18,6 +18,8 @@ pub(crate) struct Incoming {
     pub(crate) len: u16,
     /// Where the payload lies in the slot, padding excluded.
     pub(crate) payload: Range<u16>,
+    /// Bytes in front of the codec's own payload, which `payload` leaves out.
+    pub(crate) framing: u8,
     pub(crate) timestamp: u32,
     pub(crate) marker: bool,
     /// Index of its codec in the publisher's m-line.
@@ -104,6 +106,24 @@ impl Inbox {
         let next = |entry: &&Entry| self.entries.get(entry.next as usize);
         std::iter::successors(self.entries.get(row.head as usize), next)
             .filter(move |entry| entry.epoch == epoch)
+    }
+
+    /// Takes the packets of one life out of a row, in order of arrival.
+    pub(crate) fn take(
+        &mut self,
+        row: Row,
+        epoch: u32,
+        mut taken: impl FnMut(u64, PacketBuf, Incoming),
+    ) {
+        let mut at = row.head;
+        while let Some(entry) = self.entries.get_mut(at as usize) {
+            if entry.epoch == epoch
+                && let Some((buf, packet)) = entry.packet.take()
+            {
+                taken(entry.sequence, buf, packet);
+            }
+            at = entry.next;
+        }
     }
 
     /// Frees the buffers of a row, which falls empty.

@@ -21,6 +21,7 @@ pub mod limits;
 mod peer;
 mod prng;
 mod reception;
+pub mod repair;
 mod rewriter;
 mod seal;
 mod slab;

@@ -71,3 +71,21 @@ pub const HEADER_MAX: usize = 332;
 /// Packets that wait for one flush. A receive batch is a few hundred; a shard that never flushes
 /// is stopped here.
 pub const INBOX_MAX: usize = 65_536;
+
+/// As [`TIMER_GRID`], for NACKs, where milliseconds count.
+pub const NACK_GRID: Duration = Duration::from_millis(2);
+
+/// Retransmissions that one RTCP datagram may ask for. A NACK may name 17 packets in four bytes;
+/// no receiver misses more than this between two of its reports.
+pub const NACKED_PER_DATAGRAM: usize = 256;
+
+/// Round trip to a publisher that none of its reports has told.
+pub const ROUND_TRIP_DEFAULT: Duration = Duration::from_millis(100);
+
+/// How often histories give up what is too old. Streams that send do so with each packet; this is
+/// for those that have stopped.
+pub const SWEEP_INTERVAL: Duration = Duration::from_millis(1_000);
+
+/// Histories take no further packets while less than this part of the pool is free: what arrives
+/// goes before what may be asked for again.
+pub const POOL_RESERVE: usize = 4;

@@ -62,6 +62,8 @@ pub(crate) struct Slot {
     pub(crate) kind: MediaKind,
     pub(crate) codecs: Vec<CodecParams>,
     pub(crate) ssrc: u32,
+    /// SSRC of its retransmissions, if negotiated.
+    pub(crate) rtx_ssrc: Option<u32>,
     /// Its sending side, from its first assignment on.
     pub(crate) subscription: Option<u32>,
 }
@@ -74,6 +76,7 @@ impl Slot {
             kind: media.kind,
             codecs: media.codecs.clone(),
             ssrc: media.ssrc,
+            rtx_ssrc: media.rtx_ssrc,
             subscription: None,
         }
     }

@@ -34,6 +34,14 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().flatten()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.iter_mut().flatten()
+    }
+
     #[inline]
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
         self.entries.get(index as usize)?.as_ref()
@@ -58,6 +66,7 @@ mod tests {
         assert_eq!((slab.len(), slab.get(b)), (1, Some(&'b')));
         let c = slab.insert('c');
         assert_eq!((c, slab.len()), (a, 2));
+        assert_eq!((slab.iter().count(), slab.iter_mut().count()), (2, 2));
         assert_eq!((slab.get(a), slab.get(b)), (Some(&'c'), Some(&'b')));
     }
 }

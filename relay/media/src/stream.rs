@@ -5,11 +5,12 @@ use crate::keyframe::KeyframeRequester;
 use crate::layers::{DecodeTargets, DescribedFrame, FrameLayers};
 use crate::limits::SEQUENCE_DROPOUT;
 use crate::reception::Reception;
+use crate::repair::{NackGenerator, PacketHistory};
 use crate::rewriter::StreamLife;
 use crate::seal::SealCheck;
 use crate::sync::{ClockPoint, PeerClock};
 use crate::window::{Arrival, ReceiveWindow};
-use sealcast_model::{NtpClock, Time};
+use sealcast_model::{NtpClock, PacketBuf, Time};
 use sealcast_rtp::SeqExtender;
 use sealcast_rtp::dd::DescriptorReader;
 
@@ -73,8 +74,26 @@ pub(crate) struct RtpStream {
     /// It sends: its newest packet is not older than
     /// [`ENCODING_IDLE`](crate::limits::ENCODING_IDLE).
     pub(crate) active: bool,
+    /// What is missing of it, where its publisher sends again what is lost.
+    pub(crate) nacks: Option<NackGenerator>,
+    /// Deadline of the NACK timer that is set.
+    pub(crate) nack_timer: Time,
+    /// What its subscribers may ask for again, and the life that it belongs to.
+    pub(crate) history: Option<(u32, PacketHistory<Held>)>,
     /// What arrived since the last flush.
     pub(crate) row: Row,
+}
+
+/// A packet in a stream's history: enough to read it again when it is asked for.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) buf: PacketBuf,
+    /// Bytes of the packet in its slot.
+    pub(crate) len: u16,
+    /// Bytes in front of the codec's own payload.
+    pub(crate) framing: u8,
+    /// Index of its codec in the publisher's m-line.
+    pub(crate) codec: u8,
 }
 
 impl RtpStream {
@@ -99,6 +118,9 @@ impl RtpStream {
             pixels: None,
             descriptors: None,
             active: false,
+            nacks: None,
+            nack_timer: Time::NEVER,
+            history: None,
             row: Row::EMPTY,
         }
     }
@@ -172,6 +194,9 @@ impl RtpStream {
         self.reception = Reception::default();
         self.sender_report = None;
         self.first = None;
+        if let Some(nacks) = &mut self.nacks {
+            *nacks = NackGenerator::new();
+        }
         if let Some(descriptors) = self.descriptors.as_deref_mut() {
             descriptors.reader = DescriptorReader::new();
             descriptors.frame_numbers = SeqExtender::new();

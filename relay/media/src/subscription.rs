@@ -2,6 +2,7 @@
 
 use crate::header::HeaderTemplate;
 use crate::layers::LayerSelector;
+use crate::repair::RtxSender;
 use crate::rewriter::Rewriter;
 use sealcast_model::limits::CODECS_PER_MEDIA;
 use sealcast_model::{CodecParams, MediaKind};
@@ -11,34 +12,56 @@ const UNMAPPED: u8 = 0xff;
 
 /// The receiver's payload types by index of the codec in the publisher's m-line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PayloadTypes([u8; CODECS_PER_MEDIA]);
+pub(crate) struct PayloadTypes {
+    media: [u8; CODECS_PER_MEDIA],
+    rtx: [u8; CODECS_PER_MEDIA],
+}
 
 impl PayloadTypes {
     /// Matches codecs by name and profile.
     pub(crate) fn map(publisher: &[CodecParams], receiver: &[CodecParams]) -> Self {
-        let mut map = [UNMAPPED; CODECS_PER_MEDIA];
-        for (place, theirs) in map.iter_mut().zip(publisher) {
+        let mut map = PayloadTypes {
+            media: [UNMAPPED; CODECS_PER_MEDIA],
+            rtx: [UNMAPPED; CODECS_PER_MEDIA],
+        };
+        for ((media, rtx), theirs) in map.media.iter_mut().zip(&mut map.rtx).zip(publisher) {
             let same =
                 |ours: &&CodecParams| ours.codec == theirs.codec && ours.profile == theirs.profile;
             if let Some(ours) = receiver.iter().find(same) {
-                *place = ours.pt;
+                *media = ours.pt;
+                *rtx = ours.rtx_pt.unwrap_or(UNMAPPED);
             }
         }
-        PayloadTypes(map)
+        map
     }
 
     /// Whether nothing can be forwarded.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.iter().all(|pt| *pt == UNMAPPED)
+        self.media.iter().all(|pt| *pt == UNMAPPED)
     }
 
     #[inline]
     pub(crate) fn get(&self, codec: u8) -> Option<u8> {
-        self.0
+        self.media
             .get(usize::from(codec))
             .copied()
             .filter(|pt| *pt != UNMAPPED)
     }
+
+    /// The payload type of the codec's retransmissions.
+    pub(crate) fn rtx(&self, codec: u8) -> Option<u8> {
+        self.rtx
+            .get(usize::from(codec))
+            .copied()
+            .filter(|pt| *pt != UNMAPPED)
+    }
+}
+
+/// What a slot sends again, from the first time it is asked to.
+#[derive(Debug)]
+pub(crate) struct Retransmission {
+    pub(crate) sender: RtxSender,
+    pub(crate) template: HeaderTemplate,
 }
 
 /// The sending side of a slot. It lasts as long as the slot: its SSRC counts on whatever it shows.
@@ -60,6 +83,7 @@ pub(crate) struct Subscription {
     pub(crate) template: HeaderTemplate,
     pub(crate) rewriter: Rewriter,
     pub(crate) layers: LayerSelector,
+    pub(crate) retransmission: Option<Box<Retransmission>>,
     /// RTP packets sent, modulo 2^32.
     pub(crate) packets: u32,
     /// RTP payload octets sent, modulo 2^32.

@@ -4,10 +4,11 @@
 //! owner's deadline is put back, so moving a deadline later costs nothing, and an owner never has
 //! more than one hint that is not older than another.
 
-use crate::limits::TIMER_GRID;
+use crate::limits::{NACK_GRID, TIMER_GRID};
 use sealcast_model::Time;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::time::Duration;
 
 /// Who wants to be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +17,10 @@ pub(crate) enum Timer {
     Report(u32),
     /// A stream's next key-frame request.
     Keyframe(u32),
+    /// A stream's next NACK.
+    Nack(u32),
+    /// Histories give up what is too old.
+    Sweep,
 }
 
 /// A queue of hints.
@@ -25,9 +30,15 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    /// Adds a hint and returns the deadline that it stands for: `at`, moved up to the grid.
+    /// Adds a hint and returns the deadline that it stands for: `at`, moved up to the grid of its
+    /// kind.
     pub(crate) fn set(&mut self, at: Time, timer: Timer) -> Time {
-        let at = round_up(at);
+        let grid = if matches!(timer, Timer::Nack(_)) {
+            NACK_GRID
+        } else {
+            TIMER_GRID
+        };
+        let at = round_up(at, grid);
         self.heap.push(Reverse((at, timer)));
         at
     }
@@ -51,8 +62,8 @@ impl Timers {
     }
 }
 
-fn round_up(at: Time) -> Time {
-    let grid = TIMER_GRID.as_nanos() as u64;
+fn round_up(at: Time, grid: Duration) -> Time {
+    let grid = grid.as_nanos() as u64;
     at.as_nanos()
         .checked_next_multiple_of(grid)
         .map_or(Time::NEVER, Time::from_nanos)

@@ -26,6 +26,10 @@ enum Op {
     Mangled(u32, usize, u8),
     Rtcp(u32, Vec<u8>),
     Pli(u32, u16),
+    /// Asks for the packet this far before the last that was sent to a slot.
+    Nack(u32, u16, u16),
+    /// Sends the packet this far back again, as RTX.
+    Repair(u32, u16),
     Flush,
     Wait(u16),
 }
@@ -46,6 +50,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (key.clone(), 0usize..60, any::<u8>()).prop_map(|(k, at, b)| Op::Mangled(k, at, b)),
         2 => (key.clone(), prop::collection::vec(any::<u8>(), 0..80)).prop_map(|(k, b)| Op::Rtcp(k, b)),
         2 => (key.clone(), 0u16..20).prop_map(|(k, s)| Op::Pli(k, s)),
+        4 => (key.clone(), 0u16..3, 0u16..12).prop_map(|(k, s, n)| Op::Nack(k, VIDEO_SLOTS + s, n)),
+        3 => (key.clone(), 0u16..6).prop_map(|(k, n)| Op::Repair(k, n)),
         6 => Just(Op::Flush),
         2 => (0u16..2_000).prop_map(Op::Wait),
     ]
@@ -195,6 +201,33 @@ impl World {
                 };
                 writer.pli(pli).unwrap();
             }),
+            Op::Nack(key, slot, back) => {
+                let ssrc = slot_ssrc(key, slot);
+                let last = relay
+                    .out
+                    .rtp
+                    .iter()
+                    .rfind(|p| p.to == key && p.header.ssrc == ssrc);
+                let number = last
+                    .map_or(0, |p| p.header.sequence_number)
+                    .wrapping_sub(back);
+                relay.receive_rtcp(key, |writer| writer.nack(1, ssrc, [number]).unwrap());
+            }
+            Op::Repair(key, back) => {
+                let camera = &mut self.cameras[key as usize];
+                let osn = camera.sequence.wrapping_sub(back);
+                let frame = camera.clone().frame(false, 1).remove(0);
+                let lost = sealcast_rtp::RtpHeader::parse(&frame).unwrap();
+                let fields = sealcast_rtp::HeaderFields {
+                    payload_type: VP8_RTX_IN,
+                    sequence_number: back,
+                    timestamp: lost.timestamp,
+                    ssrc: camera.ssrc + 500,
+                    ..Default::default()
+                };
+                let payload = [&osn.to_be_bytes()[..], lost.payload(&frame)].concat();
+                relay.receive(key, &rtp(fields, &[], &payload));
+            }
             Op::Flush => drop(relay.flush()),
             Op::Wait(millis) => relay.advance_ms(millis.into()),
         }

@@ -93,6 +93,11 @@ series! {
         RtcpOutPli = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "pli"];
         RtcpOutFir = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "fir"];
         RtcpOutTwcc = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "twcc"];
+        RetransmitSent = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "sent"];
+        RetransmitTooSoon = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "too_soon"];
+        RetransmitOverBudget = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "over_budget"];
+        RetransmitGone = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "gone"];
+        RepairsReceived = "sealcast_repairs_received_total" "Lost packets that publishers sent again in time.";
         SessionsConnected = "sealcast_sessions_connected_total" "Sessions that finished ICE and DTLS.";
         SessionPanics = "sealcast_session_panics_total" "Bugs contained to one session.";
         PathChanges = "sealcast_path_changes_total" "Sessions that moved to another address.";

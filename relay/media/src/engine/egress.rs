@@ -123,8 +123,12 @@ impl Engine {
                 .media(track.source)
                 .forwarded(sent.packets, sent.bytes);
         }
+        let keep = track.source.kind() == MediaKind::Video && !track.subscriptions.is_empty();
         if keyframe_wanted {
             want_keyframe(&mut self.streams, &mut self.asking, index);
+        }
+        if keep {
+            self.remember(now, pool, index, row);
         }
     }
 }
@@ -308,6 +312,11 @@ impl Run<'_> {
             meta,
         );
         sub.packets = sub.packets.wrapping_add(1);
+        if let Some(retransmission) = &mut sub.retransmission {
+            retransmission
+                .sender
+                .on_media((header_len + payload.len()) as u16);
+        }
         sub.octets = sub.octets.wrapping_add(payload.len() as u32);
         let len = (header_len + payload.len()) as u64;
         if let Some((old, _)) = renumbered {

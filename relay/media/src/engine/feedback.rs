@@ -50,7 +50,10 @@ impl Engine {
                     .for_each(|entry| self.on_keyframe_request(key, entry.ssrc));
                 Counter::RtcpInFir
             }
-            Packet::Nack(_) => Counter::RtcpInNack,
+            Packet::Nack(nack) => {
+                self.on_nack(key, nack);
+                Counter::RtcpInNack
+            }
             Packet::TransportFeedback(_) => Counter::RtcpInTwcc,
             Packet::Remb(_) => Counter::RtcpInRemb,
             Packet::Bye(_) => Counter::RtcpInBye,

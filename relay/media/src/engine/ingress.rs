@@ -98,6 +98,7 @@ impl Engine {
         received: Time,
     ) -> Result<(Placed, Incoming), Refusal> {
         let placed = self.place(key, header, packet, received)?;
+        self.note_arrival(now, placed.stream, placed.sequence, placed.codec_index);
         let skip = |counter| Refusal::Skip {
             counter,
             stream: placed.stream,
@@ -122,14 +123,14 @@ impl Engine {
         };
         let frame = FrameInfo::read(placed.codec, payload, descriptor)
             .ok_or_else(|| skip(Some(Counter::DropRtpMalformed)))?;
-        let start = frame.start.map(|at| payload.get(at..).unwrap_or_default());
-        self.check_seal(&placed, header.timestamp, start)
+        self.check_seal(&placed, header.timestamp, payload, frame.start)
             .map_err(|refused| refused.unwrap_or_else(|| skip(Some(Counter::DropUnsealed))))?;
         self.on_media(now, &placed, &frame);
         let range = header.payload_range();
         let incoming = Incoming {
             len: packet.len() as u16,
             payload: (range.start + placed.framing) as u16..range.end as u16,
+            framing: placed.framing as u8,
             timestamp: header.timestamp,
             marker: header.marker,
             codec: placed.codec_index,
@@ -187,7 +188,9 @@ impl Engine {
         };
         let codec = media.codecs[codec_index].codec;
         let sequence = sequence.ok_or(Refusal::Drop(Counter::DropDuplicate))?;
-        if !binding.rtx {
+        if binding.rtx {
+            self.stats.add(Counter::RepairsReceived, 1);
+        } else {
             // What was lost stays lost in reports: they tell the sender about its path.
             stream.on_arrival(sequence, header.timestamp, received, &self.clock);
         }
@@ -255,7 +258,8 @@ impl Engine {
         &mut self,
         placed: &Placed,
         timestamp: u32,
-        start: Option<&[u8]>,
+        payload: &[u8],
+        start: Option<usize>,
     ) -> Result<(), Option<Refusal>> {
         let (Some(track), Some(stream)) = (
             self.tracks.get_mut(placed.track),
@@ -266,7 +270,10 @@ impl Engine {
         let SealRule::Contexts(contexts) = &track.seal else {
             return Ok(());
         };
-        match stream.seal.check(contexts, placed.codec, timestamp, start) {
+        match stream
+            .seal
+            .check(contexts, placed.codec, timestamp, payload, start)
+        {
             Verdict::Pass => Ok(()),
             Verdict::Drop => Err(None),
             Verdict::Block => {
@@ -289,6 +296,9 @@ impl Engine {
         };
         if frame.key {
             stream.keyframes.on_keyframe();
+            if let Some(nacks) = &mut stream.nacks {
+                nacks.on_key_frame(placed.sequence);
+            }
         } else {
             stream.keyframes.on_packet();
         }

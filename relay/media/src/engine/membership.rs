@@ -199,6 +199,7 @@ impl Engine {
     /// Removes a stream. Its packets in the inbox are freed with the next flush.
     fn retire_stream(&mut self, stream: u32) {
         self.dirty.retain(|dirty| *dirty != stream);
+        self.forget(stream);
         self.streams.remove(stream);
     }
 
@@ -212,6 +213,15 @@ impl Engine {
                 .subscription
                 .and_then(|s| self.subscriptions.get_mut(s))
             {
+                let rtx = sub.retransmission.as_deref_mut().zip(new.rtx_ssrc);
+                if let Some((retransmission, ssrc)) = rtx {
+                    retransmission.template = HeaderTemplate::new(
+                        ssrc,
+                        new.mid,
+                        &peer.extensions,
+                        peer.extmap_allow_mixed,
+                    );
+                }
                 sub.slot = peer.slots.len() as u16;
                 sub.template = HeaderTemplate::new(
                     new.ssrc,
@@ -314,6 +324,7 @@ impl Engine {
         for subscription in peer.subscriptions() {
             self.remove_subscription(subscription);
         }
+        self.bury(pool);
         if let Some(room) = self.rooms.get_mut(peer.room) {
             room.peers -= 1;
             if room.peers == 0

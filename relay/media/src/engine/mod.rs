@@ -9,9 +9,11 @@ mod egress;
 mod feedback;
 mod ingress;
 mod membership;
+mod repair;
 mod reports;
 mod tracks;
 
+use self::repair::Resend;
 use crate::api::{Egress, LayerLimit, MediaEvent, PeerKey};
 use crate::config::MediaConfig;
 use crate::inbox::Inbox;
@@ -63,6 +65,14 @@ pub struct Engine {
     asking: Vec<u32>,
     /// Peers whose reports are due.
     reporting: Vec<u32>,
+    /// Streams whose NACK generator is due.
+    nacking: Vec<u32>,
+    /// What subscribers asked for since the last flush.
+    resends: Vec<Resend>,
+    /// Buffers that wait for a pool to go back to.
+    graveyard: Vec<PacketBuf>,
+    /// When histories are swept next.
+    sweep_at: Time,
     timers: Timers,
     events: VecDeque<MediaEvent>,
 }
@@ -90,6 +100,10 @@ impl Engine {
             dirty: Vec::new(),
             asking: Vec::new(),
             reporting: Vec::new(),
+            nacking: Vec::new(),
+            resends: Vec::new(),
+            graveyard: Vec::new(),
+            sweep_at: Time::NEVER,
             timers: Timers::default(),
             events: VecDeque::new(),
         }
@@ -223,7 +237,10 @@ impl Engine {
 
     /// Forwards what has arrived, then sends the RTCP that is due, and frees buffers.
     pub fn flush<E: Egress>(&mut self, now: Time, pool: &mut PacketPool, egress: &mut E) {
+        self.resend_all(now, pool, egress);
         self.forward_all(now, pool, egress);
+        self.bury(pool);
+        self.send_nacks(now, egress);
         self.send_keyframe_requests(now, egress);
         self.send_reports(now, egress);
     }
@@ -238,6 +255,13 @@ impl Engine {
                         self.reporting.push(peer);
                     }
                 }
+                Timer::Nack(stream) => {
+                    if let Some(found) = self.streams.get_mut(stream) {
+                        found.nack_timer = Time::NEVER;
+                        self.nacking.push(stream);
+                    }
+                }
+                Timer::Sweep => self.sweep(now),
                 Timer::Keyframe(stream) => {
                     if let Some(found) = self.streams.get_mut(stream) {
                         found.keyframe_timer = Time::NEVER;
@@ -254,6 +278,13 @@ impl Engine {
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
         self.timers.next()
+    }
+
+    /// Packets kept for subscribers that may ask for them: pool slots that stay in use between
+    /// flushes.
+    #[must_use]
+    pub fn held_packets(&self) -> usize {
+        self.held()
     }
 
     /// The next thing to tell, in the order it happened.

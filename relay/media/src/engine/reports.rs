@@ -20,7 +20,7 @@ const BLOCKS_MAX: usize = 31;
 const RELAY_CNAME: &[u8] = b"relay";
 
 /// One compound RTCP packet under construction, and where it goes when it is full.
-struct Compound<'a, E: Egress> {
+pub(super) struct Compound<'a, E: Egress> {
     to: PeerKey,
     egress: &'a mut E,
     buffer: [u8; RTCP_MAX],
@@ -28,7 +28,7 @@ struct Compound<'a, E: Egress> {
 }
 
 impl<'a, E: Egress> Compound<'a, E> {
-    fn new(to: u32, egress: &'a mut E) -> Self {
+    pub(super) fn new(to: u32, egress: &'a mut E) -> Self {
         Compound {
             to: PeerKey(to),
             egress,
@@ -38,7 +38,7 @@ impl<'a, E: Egress> Compound<'a, E> {
     }
 
     /// Appends packets that belong together, in a new datagram if this one is full.
-    fn append(&mut self, write: impl Fn(&mut RtcpWriter<'_>) -> Result<(), WriteError>) {
+    pub(super) fn append(&mut self, write: impl Fn(&mut RtcpWriter<'_>) -> Result<(), WriteError>) {
         if self.try_append(&write).is_err() {
             self.send();
             let written = self.try_append(&write);
@@ -56,7 +56,7 @@ impl<'a, E: Egress> Compound<'a, E> {
         Ok(())
     }
 
-    fn send(&mut self) {
+    pub(super) fn send(&mut self) {
         if let Some(packet) = self
             .buffer
             .get(..self.len)
@@ -259,6 +259,19 @@ fn report_block(stream: &mut RtpStream, now: Time) -> Option<ReportBlock> {
     })
 }
 
+/// What stands in front of feedback to a peer.
+pub(super) fn feedback_preamble(
+    writer: &mut RtcpWriter<'_>,
+    peer: &Peer,
+) -> Result<(), WriteError> {
+    // RFC 5506 §4.2.1: feedback alone only where reduced size was negotiated.
+    if peer.rtcp_rsize {
+        return Ok(());
+    }
+    writer.receiver_report(peer.feedback_ssrc, &[])?;
+    writer.sdes_cname(peer.feedback_ssrc, RELAY_CNAME)
+}
+
 /// A request in the form that the publisher negotiated.
 enum KeyframeRequest {
     Pli(Pli),
@@ -287,11 +300,7 @@ impl KeyframeRequest {
     fn send<E: Egress>(&self, peer: &Peer, egress: &mut E, stats: &ShardStats, key: u32) {
         let mut compound = Compound::new(key, egress);
         compound.append(|writer| {
-            // RFC 5506 §4.2.1: feedback alone only where reduced size was negotiated.
-            if !peer.rtcp_rsize {
-                writer.receiver_report(peer.feedback_ssrc, &[])?;
-                writer.sdes_cname(peer.feedback_ssrc, RELAY_CNAME)?;
-            }
+            feedback_preamble(writer, peer)?;
             match self {
                 KeyframeRequest::Pli(pli) => writer.pli(*pli),
                 KeyframeRequest::Fir(sender, entry) => {

@@ -86,14 +86,18 @@ impl Engine {
             return;
         };
         self.track_ids.remove(&track.id);
-        for stream in &track.encodings {
-            let Some(stream) = self.streams.get_mut(*stream) else {
+        for index in &track.encodings {
+            self.forget(*index);
+            let Some(stream) = self.streams.get_mut(*index) else {
                 continue;
             };
             stream.track = None;
             if let Some(pool) = pool.as_deref_mut() {
                 self.inbox.discard(&mut stream.row, pool);
             }
+        }
+        if let Some(pool) = pool {
+            self.bury(pool);
         }
         let media = self
             .peer_mut(track.peer)
@@ -326,6 +330,7 @@ impl Engine {
             ),
             rewriter: Rewriter::new(clock_rate, sequence, timestamp),
             layers: LayerSelector::new(),
+            retransmission: None,
             packets: 0,
             octets: 0,
             reported: [0; 2],

@@ -144,9 +144,8 @@ impl Rewriter {
         timestamp.wrapping_add(self.timestamp_offset)
     }
 
-    /// The incoming packet that was sent as outgoing sequence number `sequence`, if it is
-    /// remembered.
-    #[expect(dead_code, reason = "NACKs are answered through it")]
+    /// The packet of the current source that was sent as outgoing sequence number `sequence`, if
+    /// it is remembered.
     pub(crate) fn origin(&self, sequence: u16) -> Option<Origin> {
         self.segments.origin(sequence)
     }

@@ -138,11 +138,18 @@ impl Segments {
         None
     }
 
+    /// Of the current attachment alone: other sources' timestamps and pictures are not mapped any
+    /// more, and a receiver that has moved on does not need them.
     pub(crate) fn origin(&self, sequence: u16) -> Option<Origin> {
         let newest = self.next_out.checked_sub(1)?;
         // The latest index not above the newest that ends in these 16 bits.
         let index = newest.checked_sub(u64::from((newest as u16).wrapping_sub(sequence)))?;
-        let segment = self.row.iter().rev().find(|segment| segment.out <= index)?;
+        let segment = self
+            .row
+            .iter()
+            .rev()
+            .find(|segment| segment.out <= index)
+            .filter(|segment| self.attached && segment.attachment == self.attachment)?;
         Some(Origin {
             source: segment.source,
             sequence: segment.sequence + (index - segment.out),

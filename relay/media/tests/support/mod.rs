@@ -279,8 +279,9 @@ impl Relay {
         .len()
     }
 
+    /// Whether every buffer is free or held in a history.
     pub fn pool_is_whole(&self) -> bool {
-        self.pool.available() == self.pool.capacity()
+        self.pool.available() + self.engine.held_packets() == self.pool.capacity()
     }
 }
 
