@@ -17,7 +17,8 @@ export class OwnMedia {
   readonly #tracks = new Map<OwnDevice, MediaStreamTrack>();
   readonly #publications = new Map<OwnDevice, Publication>();
   readonly #muted = new Set<OwnDevice>();
-  readonly #busy = new Set<OwnDevice>();
+  /** The last change under way for each device: changes of one device follow each other. */
+  readonly #changes = new Map<OwnDevice, Promise<void>>();
 
   constructor(room: MediaRoom, changed: () => void) {
     this.#room = room;
@@ -43,16 +44,14 @@ export class OwnMedia {
   }
 
   /** @throws what the device or the relay refuses with */
-  async toggle(device: OwnDevice): Promise<void> {
-    if (this.#busy.has(device)) return;
-    this.#busy.add(device);
-    try {
-      if (this.isOn(device)) await this.#turnOff(device);
-      else await this.#turnOn(device);
-    } finally {
-      this.#busy.delete(device);
-      this.#changed();
-    }
+  toggle(device: OwnDevice): Promise<void> {
+    const former = this.#changes.get(device) ?? Promise.resolve();
+    const change = former
+      .catch(() => undefined)
+      .then(() => (this.isOn(device) ? this.#turnOff(device) : this.#turnOn(device)))
+      .finally(() => this.#changed());
+    this.#changes.set(device, change);
+    return change;
   }
 
   /** A moderator muted one of the publications. */

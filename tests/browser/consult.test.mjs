@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { after, before, describe, test } from "node:test";
 import { launchChromium, launchFirefox } from "./lib/browsers.mjs";
-import { counts, join, marks, newLink, stats, waitConnected, waitOpened, withKey } from "./lib/consult.mjs";
+import { counts, join, marks, newConsult, stats, waitConnected, waitOpened, withoutUdp } from "./lib/consult.mjs";
 import { startRelay } from "./lib/relay.mjs";
 
 const FRAMES = 100;
@@ -25,14 +25,15 @@ after(async () => {
 
 describe("a consult of three", () => {
   let relay;
-  let link;
+  let consult;
   let pages;
   let outsider;
 
   before(async () => {
     relay = await startRelay();
-    link = newLink(relay.url);
-    pages = [await join(chromium, link), await join(chromium, link), await join(firefox, link)];
+    consult = newConsult();
+    pages = [];
+    for (const browser of [chromium, chromium, firefox]) pages.push(await join(browser, relay, consult, keepAnswers));
   });
 
   after(async () => {
@@ -72,12 +73,21 @@ describe("a consult of three", () => {
 
   test("a microphone and a camera of one person stand in one pair of slots", async () => {
     for (const page of pages) {
+      // The relay gives both slots of a pair one stream, by which the browser plays them in sync.
       const streams = await page.evaluate(async () => {
+        const sdp = window.answers.at(-1);
         const { receiving } = await window.sealcast.room.stats();
-        return receiving.map(({ participant, source, mid }) => ({ participant, source, mid }));
+        return receiving.map(({ participant, mid }) => {
+          const section = sdp.split(/^m=/m).find((text) => text.includes(`\r\na=mid:${mid}\r\n`));
+          return { participant, stream: /^a=msid:(\S+)/m.exec(section)?.[1] };
+        });
       });
       assert.equal(streams.length, 4);
-      assert.equal(new Set(streams.map(({ mid }) => mid)).size, 4);
+      for (const { participant, stream } of streams) {
+        assert.match(stream, /^slot-/);
+        const same = streams.filter((other) => other.stream === stream);
+        assert.deepEqual(same.map((other) => other.participant), [participant, participant]);
+      }
     }
   });
 
@@ -102,7 +112,7 @@ describe("a consult of three", () => {
   });
 
   test("a fourth with another key opens nothing, and its page says so", async () => {
-    outsider = await join(chromium, withKey(relay.url, link, randomBytes(32)));
+    outsider = await join(chromium, relay, newConsult({ room: consult.room, key: randomBytes(32) }));
     await outsider.waitFor("frames that do not open", () => {
       const { room } = window.sealcast;
       const tracks = [...room.participants.values()].flatMap(({ tracks }) => [...tracks.values()]);
@@ -113,7 +123,7 @@ describe("a consult of three", () => {
   });
 
   test("a fourth without a key opens nothing, sends nothing, and its page says so", async () => {
-    outsider = await join(chromium, withKey(relay.url, link, null));
+    outsider = await join(chromium, relay, newConsult({ room: consult.room, key: null }));
     await outsider.waitFor("frames that do not open", () => {
       const { room } = window.sealcast;
       const tracks = [...room.participants.values()].flatMap(({ tracks }) => [...tracks.values()]);
@@ -148,12 +158,19 @@ describe("a consult of three", () => {
     const opened = (await counts(first))[second.participant].camera.opened;
     await first.evaluate(() => {
       window.phases = [];
+      window.negotiations = 0;
+      const { setLocalDescription } = RTCPeerConnection.prototype;
+      RTCPeerConnection.prototype.setLocalDescription = function (...arguments_) {
+        window.negotiations += 1;
+        return setLocalDescription.apply(this, arguments_);
+      };
       window.sealcast.room.on("state", (state) => window.phases.push(state));
       window.sealcast.room.dropSignalling();
     });
     await first.waitFor("the room again", () => window.phases.includes("connected"));
     assert.deepEqual(await facts(), before, "the same participant, in the same slots");
     assert.deepEqual(await first.evaluate(() => window.phases), ["reconnecting", "connected"]);
+    assert.equal(await first.evaluate(() => window.negotiations), 0, "nothing was negotiated");
     await waitOpened(first, [second.participant], opened + 20, ["camera"]);
     // The relay listens to the new socket: what is asked on it works, and others hear of it.
     await first.press("m");
@@ -176,31 +193,61 @@ describe("a consult of three", () => {
 });
 
 describe("other ways to the relay", () => {
-  test("with UDP disabled, the call goes over TCP", async () => {
-    await callOfTwo({ udp: false }, (facts) => assert.equal(facts.protocol, "tcp"));
+  test("where the network passes no UDP, the call goes over TCP", async () => {
+    await callOfTwo({ prepare: withoutUdp }, (facts) => assert.deepEqual(facts.map(({ protocol }) => protocol), ["tcp", "tcp"]));
   });
 
   test("over IPv6", async () => {
-    await callOfTwo({ address: "::1" }, (facts) => assert.equal(facts.protocol, "udp"));
+    await callOfTwo({ address: "::1" }, (facts) => assert.deepEqual(facts.map(({ protocol }) => protocol), ["udp", "udp"]));
   });
 });
 
-/** One Chromium, one Firefox: both open what the other sends. */
-async function callOfTwo(options, check) {
-  const relay = await startRelay(options);
+test("when the relay restarts in the middle of a call, the call goes on by itself", async () => {
+  await callOfTwo({}, async (_facts, { relay, pages }) => {
+    await relay.restart();
+    for (const page of pages) {
+      page.participant = await page.waitFor(
+        "joining afresh",
+        (former) => {
+          const { room } = window.sealcast;
+          return room?.state === "connected" && room.participant !== former && room.participant;
+        },
+        page.participant,
+      );
+    }
+    const [first, second] = pages;
+    await waitOpened(first, [second.participant], FRAMES);
+    await waitOpened(second, [first.participant], FRAMES);
+    assert.deepEqual(new Set(Object.keys(await marks(first))), new Set(["self", second.participant]));
+  });
+});
+
+/** One Chromium, one Firefox: both open what the other sends. Then `check` looks at both. */
+async function callOfTwo({ address, prepare }, check) {
+  const relay = await startRelay({ address });
   const pages = [];
   try {
-    const link = newLink(relay.url);
-    for (const browser of [chromium, firefox]) pages.push(await join(browser, link));
+    const consult = newConsult();
+    for (const browser of [chromium, firefox]) pages.push(await join(browser, relay, consult, prepare));
     const [first, second] = pages;
     for (const page of pages) await waitConnected(page);
     await waitOpened(first, [second.participant], FRAMES);
     await waitOpened(second, [first.participant], FRAMES);
-    for (const page of pages) check((await stats(page)).transport);
+    await check(await Promise.all(pages.map(async (page) => (await stats(page)).transport)), { relay, pages });
   } finally {
     for (const page of pages) await page.close();
     await relay.stop();
   }
+}
+
+/** For `join`: keeps the relay's answers where the test can read them. */
+function keepAnswers() {
+  window.answers = [];
+  const { setRemoteDescription } = RTCPeerConnection.prototype;
+  RTCPeerConnection.prototype.setRemoteDescription = function (description) {
+    window.answers.push(description.sdp);
+    return setRemoteDescription.call(this, description);
+  };
 }
 
 async function assertNothingOpens(outsider, members) {

@@ -4,29 +4,50 @@ import { randomBytes } from "node:crypto";
 /** The machine runs several browsers at once: small pictures, few of them. */
 const SMALL_VIDEO = "?video=320x180@15";
 
-export function newLink(url, { room = `test-${randomBytes(6).toString("hex")}`, key = randomBytes(32) } = {}) {
-  const fragment = key === null ? `room=${room}` : `room=${room}&key=${key.toString("base64url")}`;
-  return { room, key, href: `${url}/${SMALL_VIDEO}#${fragment}` };
+/** A room and its key; `href(relay)` is the link that one more participant opens. */
+export function newConsult({ room = `test-${randomBytes(6).toString("hex")}`, key = randomBytes(32) } = {}) {
+  return {
+    room,
+    key,
+    href(relay) {
+      const token = relay.token(room);
+      const fragment = new URLSearchParams({
+        room,
+        ...(key ? { key: key.toString("base64url") } : {}),
+        ...(token ? { token } : {}),
+      });
+      return `${relay.url}/${SMALL_VIDEO}#${fragment}`;
+    },
+  };
 }
 
-/** The same room, without the key or with another one. */
-export function withKey(url, link, key) {
-  return newLink(url, { room: link.room, key });
-}
-
-/** Opens the link, waits for the devices, joins, and waits until the room is joined. */
-export async function join(browser, link) {
-  const page = await browser.open(link.href);
+/**
+ * Opens the consult's link, waits for the devices, joins, and waits until the room is joined.
+ *
+ * @param prepare a script that runs in the page before it joins
+ */
+export async function join(browser, relay, consult, prepare) {
+  const page = await browser.open(consult.href(relay));
   await page.waitFor("the pre-join page with its devices", () => {
     const ready = (id) => document.querySelector(`#${id}`)?.selectedOptions[0]?.value;
     return Boolean(ready("choose-camera") && ready("choose-microphone"));
   });
+  if (prepare) await page.evaluate(prepare);
   await page.click("#join");
   await page.waitFor("joining", () => window.sealcast.room?.participant || document.querySelector("[data-code]"));
   const code = await page.evaluate(() => document.querySelector("[data-code]")?.dataset.code);
-  if (code) throw new Error(`joining failed with ${code}\n${page.errors.join("\n")}`);
+  if (code) throw new Error(`joining failed with ${code}\n${page.errors.join("\n")}\n${relay.log()}`);
   page.participant = await page.evaluate(() => window.sealcast.room.participant);
   return page;
+}
+
+/** For `join`: a network that passes no UDP. The relay's UDP candidates never reach the browser. */
+export function withoutUdp() {
+  const { setRemoteDescription } = RTCPeerConnection.prototype;
+  RTCPeerConnection.prototype.setRemoteDescription = function (description) {
+    const sdp = description.sdp.replace(/^a=candidate:\S+ \d+ udp .*\r\n/gim, "");
+    return setRemoteDescription.call(this, { type: description.type, sdp });
+  };
 }
 
 export function waitConnected(page) {

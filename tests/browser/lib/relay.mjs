@@ -1,0 +1,131 @@
+/**
+ * A relay of one's own for each test, from the binary `SEALCAST_BIN`, with a configuration and a
+ * token key made for it. With `SEALCAST_URL` instead, one that runs already, in development mode.
+ */
+import { spawn } from "node:child_process";
+import { createHmac, randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const START_TIMEOUT_MS = 20_000;
+const STOP_TIMEOUT_MS = 20_000;
+const TOKEN_TTL_S = 3_600;
+const ISSUER = "sealcast-browser-tests";
+
+/**
+ * @param address where HTTP listens and media goes: `127.0.0.1` or `::1`
+ * @returns `url`, `token(room)` for links (`undefined` where the relay makes its own), `log()`,
+ *   `restart()` on the same port, and `stop()`
+ */
+export async function startRelay({ address = "127.0.0.1" } = {}) {
+  if (process.env.SEALCAST_URL) {
+    const url = process.env.SEALCAST_URL.replace(/\/$/, "");
+    return { url, token: () => undefined, log: () => "", stop: async () => {} };
+  }
+  const binary = process.env.SEALCAST_BIN;
+  if (!binary) throw new Error("set SEALCAST_BIN to the relay's binary, or SEALCAST_URL to a running relay");
+  const directory = mkdtempSync(join(tmpdir(), "sealcast-relay-"));
+  const secret = randomBytes(48).toString("base64url");
+  const config = join(directory, "sealcast.toml");
+  const host = address.includes(":") ? `[${address}]` : address;
+  const port = await freePort(address);
+  writeFileSync(join(directory, "secret"), secret);
+  writeFileSync(config, configuration({ host, port, address, directory }));
+  const url = `http://${host}:${port}`;
+  let running = await launch(binary, config, url);
+  return {
+    url,
+    token: (room) => mint(secret, room),
+    log: () => running.log(),
+    async restart() {
+      await running.stop();
+      running = await launch(binary, config, url);
+    },
+    async stop() {
+      await running.stop();
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+function configuration({ host, port, address, directory }) {
+  return `
+[http]
+listen = ["${host}:${port}"]
+[auth]
+algorithm = "HS256"
+issuer = "${ISSUER}"
+keys = [{ kid = "test", file = "${join(directory, "secret")}" }]
+[media]
+bind = ["${address}"]
+udp_port = 0
+tcp_port = 0
+shards = 1
+pin = false
+[log]
+level = "debug"
+`;
+}
+
+async function launch(binary, config, url) {
+  const child = spawn(binary, ["serve", "--config", config], { stdio: ["ignore", "pipe", "pipe"] });
+  let log = "";
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => (log += chunk));
+  const exited = new Promise((resolve) => child.once("exit", (code, signal) => resolve({ code, signal })));
+  const deadline = performance.now() + START_TIMEOUT_MS;
+  while (!(await isReady(url))) {
+    const ended = child.exitCode !== null || child.signalCode !== null;
+    if (ended || performance.now() > deadline) {
+      child.kill("SIGKILL");
+      throw new Error(`the relay did not come up:\n${log}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  return {
+    log: () => log,
+    async stop() {
+      child.kill("SIGTERM");
+      const timer = setTimeout(() => child.kill("SIGKILL"), STOP_TIMEOUT_MS);
+      const { code, signal } = await exited;
+      clearTimeout(timer);
+      if (code !== 0) throw new Error(`the relay ended with ${code ?? signal}:\n${log}`);
+    },
+  };
+}
+
+async function isReady(url) {
+  try {
+    return (await fetch(`${url}/readyz`)).ok;
+  } catch {
+    return false;
+  }
+}
+
+function freePort(address) {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once("error", reject);
+    server.listen(0, address, () => {
+      const { port } = server.address();
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+/** A join token (docs/PROTOCOL.md §2), HS256. */
+function mint(secret, room) {
+  const encode = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const now = Math.floor(Date.now() / 1000);
+  const claims = {
+    iss: ISSUER,
+    aud: "sealcast",
+    exp: now + TOKEN_TTL_S,
+    sub: `tester-${randomBytes(4).toString("hex")}`,
+    room,
+    grants: { publish: ["audio", "camera", "screen"], subscribe: true },
+  };
+  const signed = `${encode({ alg: "HS256", typ: "JWT", kid: "test" })}.${encode(claims)}`;
+  return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
+}
