@@ -3,8 +3,10 @@
 //!
 //! * [`model`]: encoders, packetizers, depacketizers.
 //! * [`peer`]: one client, driven by `now` and bytes.
+//! * [`driver`]: sockets, signalling and a clock around clients.
 
 #![forbid(unsafe_code)]
 
+pub mod driver;
 pub mod model;
 pub mod peer;

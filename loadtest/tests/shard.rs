@@ -5,15 +5,17 @@
     reason = "a test helper that fails is a failed test"
 )]
 
-use sealcast_control::sdp::{LocalTransport, MediaPolicy, Role, host_candidates, negotiate, parse};
+mod common;
+
+use common::{RelaySide, policy, publish};
 use sealcast_load::model::{OpusParams, Vp8Params};
 use sealcast_load::peer::{
     Answer, Outbox, Peer, PeerConfig, PeerContext, PeerEvent, Proto, Received, RejectReason, Route,
     SealConfig, SenderParams,
 };
 use sealcast_model::{
-    AssignSlot, Codec, Command, Counter, Event, Mid, NtpClock, ParticipantId, Publish, RequestId,
-    RoomId, SealRule, SessionId, ShardStats, SlotId, Source, Time, TrackId, WebRtcParams,
+    AssignSlot, Command, Counter, Event, Mid, NtpClock, Publish, RequestId, RoomId, SealRule,
+    SessionId, ShardStats, SlotId, Source, Time, TrackId,
 };
 use sealcast_netsim::{Link, LinkConfig, Loss};
 use sealcast_sframe::CipherSuite;
@@ -52,10 +54,9 @@ struct World {
     now: Time,
     shard: Shard,
     stats: Arc<ShardStats>,
-    fingerprint: [u8; 32],
+    side: RelaySide,
     ctx: PeerContext,
     nodes: Vec<Node>,
-    policy: MediaPolicy,
     next_id: u64,
     shard_events: Vec<Event>,
 }
@@ -119,16 +120,14 @@ impl World {
             now: Time::from_millis(1_000),
             shard: Shard::new(ShardConfig::default(), context, clock, Arc::clone(&stats)),
             stats,
-            fingerprint,
+            side: RelaySide {
+                fingerprint,
+                udp: vec![relay()],
+                tcp: vec![],
+                policy: policy(repair),
+            },
             ctx: PeerContext::new(epoch, Backend::AwsLcRs).unwrap(),
             nodes: vec![],
-            policy: MediaPolicy {
-                audio: vec![Codec::Opus],
-                video: vec![Codec::Vp8],
-                repair,
-                transport_cc: false,
-                simulcast: false,
-            },
             next_id: 100,
             shard_events: vec![],
         }
@@ -189,66 +188,16 @@ impl World {
     }
 
     fn open_session(&mut self, session: SessionId, offer: &str) -> Answer {
-        let (ufrag, pwd) = (
-            format!("ufrag{session}"),
-            format!("relay-password-for-{session}"),
-        );
-        let local = LocalTransport {
-            ufrag: ufrag.clone(),
-            pwd: pwd.clone(),
-            fingerprint: self.fingerprint,
-            candidates: host_candidates(&[relay()], &[]),
-        };
-        let mut random = self.next_id as u32;
-        let negotiated = negotiate(
-            &parse(offer).unwrap(),
-            &self.policy,
-            Role::Interactive,
-            &local,
-            None,
-            &mut || {
-                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                random
-            },
-        )
-        .unwrap();
-        let webrtc = WebRtcParams {
-            local_ufrag: ufrag,
-            local_pwd: pwd,
-            remote_ufrag: negotiated.remote.ufrag.clone(),
-            remote_pwd: negotiated.remote.pwd.clone(),
-            remote_fingerprint: negotiated.remote.fingerprint,
-            sctp_port: negotiated.sctp_port,
-            candidates: vec![relay()],
-        };
-        let command = Command::OpenSession {
-            request: self.request(),
-            session,
-            participant: ParticipantId(session.0),
-            room: RoomId(1),
-            webrtc: Box::new(webrtc),
-            media: Box::new(negotiated.media.clone()),
-        };
+        let (command, answer) = self.side.open(session, RoomId(1), offer);
         self.command(command);
-        Answer::parse(&negotiated.answer.to_string()).unwrap()
+        answer
     }
 
     fn publish(&mut self, node: usize, sender: usize, params: &SenderParams) {
         let track = TrackId(self.id());
         let context = self.nodes[node].peer.seal_context(sender);
-        let command = Command::Publish {
-            request: self.request(),
-            publish: Box::new(Publish {
-                track,
-                session: self.nodes[node].session,
-                mid: Mid::new(sender.to_string().as_bytes()).unwrap(),
-                source: match params {
-                    SenderParams::Audio(_) => Source::Audio,
-                    SenderParams::Video(_) => Source::Camera,
-                },
-                seal: context.map_or(SealRule::Any, |c| SealRule::Contexts(vec![c])),
-            }),
-        };
+        let session = self.nodes[node].session;
+        let command = publish(track, session, sender, params, context);
         self.command(command);
         self.nodes[node].tracks.push(track);
     }

@@ -1,0 +1,336 @@
+//! A thread that runs peers.
+//!
+//! One turn: run the commands that came in, wait for packets or the next timer, hand packets to
+//! their peers, run timers that are due, send. Whoever owns the thread talks to it by closures
+//! ([`MediaThread::call`]), so that it needs no message for each thing a scenario may want.
+
+use super::clock::Clock;
+use super::socket::{Socket, SocketStats};
+use crate::peer::{Answer, Outbox, Peer, PeerConfig, PeerContext, PeerError, PeerEvent, Proto};
+use mio::{Events, Poll, Token, Waker};
+use sealcast_model::Time;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 256;
+/// Largest datagram or read.
+const BUFFER: usize = 65_536;
+/// Longest wait: a thread that has nothing to do looks at itself this often.
+const IDLE: Duration = Duration::from_millis(500);
+/// The waker's token; peers count from 0.
+const WAKER: Token = Token(usize::MAX);
+
+/// A peer of one thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub usize);
+
+/// Where a peer's socket is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// UDP or TCP.
+    pub proto: Proto,
+    /// Address; port 0 takes any.
+    pub addr: SocketAddr,
+}
+
+/// Takes a peer's events, on the media thread: it must not wait.
+pub type EventSink = Box<dyn FnMut(Time, PeerEvent) + Send>;
+
+/// Why a thread did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// epoll or the thread.
+    #[error("media thread: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// The media thread has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the media thread has ended")]
+pub struct ThreadGone;
+
+type Job = Box<dyn FnOnce(&mut MediaLoop) + Send>;
+
+/// A handle of a thread that runs peers. The thread ends when the last handle is dropped and its
+/// peers with it.
+pub struct MediaThread {
+    jobs: Option<Sender<Job>>,
+    waker: Arc<Waker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl MediaThread {
+    /// Starts a thread.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn spawn(name: &str, clock: Clock, ctx: PeerContext) -> Result<MediaThread, StartError> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let (jobs, inbox) = channel();
+        let mut media = MediaLoop {
+            poll,
+            clock,
+            ctx,
+            peers: HashMap::new(),
+            next_id: 0,
+            timers: BinaryHeap::new(),
+            out: Outbox::new(),
+            buffer: vec![0; BUFFER],
+            stats: SocketStats::default(),
+        };
+        let run = move || media.run(&inbox);
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(run)?;
+        Ok(MediaThread {
+            jobs: Some(jobs),
+            waker,
+            thread: Some(thread),
+        })
+    }
+
+    /// Runs `job` on the thread, between two of its turns, and waits for what it returns.
+    ///
+    /// # Errors
+    /// [`ThreadGone`].
+    pub fn call<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut MediaLoop) -> R + Send + 'static,
+    ) -> Result<R, ThreadGone> {
+        let (reply, result) = channel();
+        let job: Job = Box::new(move |media| {
+            // The caller may have gone; its result goes with it.
+            let _ = reply.send(job(media));
+        });
+        self.jobs
+            .as_ref()
+            .ok_or(ThreadGone)?
+            .send(job)
+            .map_err(|_| ThreadGone)?;
+        self.waker.wake().map_err(|_| ThreadGone)?;
+        result.recv().map_err(|_| ThreadGone)
+    }
+}
+
+impl Drop for MediaThread {
+    fn drop(&mut self) {
+        self.jobs = None;
+        let woken = self.waker.wake().is_ok();
+        if let Some(thread) = self.thread.take().filter(|_| woken) {
+            // A panic of the thread was printed by it.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Running {
+    peer: Peer,
+    socket: Socket,
+    on_event: EventSink,
+    /// The timer that counts; others in the heap are stale.
+    armed: Time,
+}
+
+/// The thread's peers, for [`MediaThread::call`].
+pub struct MediaLoop {
+    poll: Poll,
+    clock: Clock,
+    ctx: PeerContext,
+    peers: HashMap<usize, Running>,
+    next_id: usize,
+    timers: BinaryHeap<Reverse<(Time, usize)>>,
+    out: Outbox,
+    buffer: Vec<u8>,
+    stats: SocketStats,
+}
+
+impl MediaLoop {
+    /// Adds a peer and returns its offer. `config.locals` is replaced by the socket's address.
+    ///
+    /// # Errors
+    /// [`PeerError::Config`], also if the socket cannot be bound.
+    pub fn add(
+        &mut self,
+        bind: Bind,
+        mut config: PeerConfig,
+        on_event: EventSink,
+    ) -> Result<(PeerId, String), PeerError> {
+        let io = |e: io::Error| PeerError::Config(format!("{}: {e}", bind.addr));
+        let mut socket = Socket::bind(bind.proto, bind.addr).map_err(io)?;
+        config.locals = vec![socket.local()];
+        let mut peer = Peer::new(self.clock.now(), &self.ctx, &config)?;
+        let id = self.next_id;
+        self.next_id += 1;
+        socket
+            .register(self.poll.registry(), Token(id))
+            .map_err(io)?;
+        let offer = peer.offer();
+        self.peers.insert(
+            id,
+            Running {
+                peer,
+                socket,
+                on_event,
+                armed: Time::NEVER,
+            },
+        );
+        Ok((PeerId(id), offer))
+    }
+
+    /// Connects a peer.
+    ///
+    /// # Errors
+    /// [`PeerError`], also for a peer that is gone.
+    pub fn accept(&mut self, id: PeerId, answer: &Answer) -> Result<(), PeerError> {
+        let now = self.clock.now();
+        let gone = || PeerError::Config("no such peer".into());
+        let running = self.peers.get_mut(&id.0).ok_or_else(gone)?;
+        let accepted = running.peer.accept(now, answer, &mut self.out);
+        self.settle(now, id.0);
+        accepted
+    }
+
+    /// Does something with a peer: start and stop senders, read statistics, send data.
+    pub fn with<R>(
+        &mut self,
+        id: PeerId,
+        f: impl FnOnce(Time, &mut Peer, &mut Outbox) -> R,
+    ) -> Option<R> {
+        let now = self.clock.now();
+        let running = self.peers.get_mut(&id.0)?;
+        let result = f(now, &mut running.peer, &mut self.out);
+        self.settle(now, id.0);
+        Some(result)
+    }
+
+    /// Closes a peer, telling the relay, and forgets it.
+    pub fn remove(&mut self, id: PeerId) {
+        self.with(id, |now, peer, out| peer.close(now, out));
+        if let Some(mut running) = self.peers.remove(&id.0) {
+            running.socket.deregister(self.poll.registry());
+        }
+    }
+
+    /// Peers that are not removed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// No peer.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// What the sockets of all peers did.
+    #[must_use]
+    pub fn socket_stats(&self) -> SocketStats {
+        self.stats
+    }
+
+    fn run(&mut self, jobs: &Receiver<Job>) {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            loop {
+                match jobs.try_recv() {
+                    Ok(job) => job(self),
+                    Err(std::sync::mpsc::TryRecvError::Empty) => break,
+                    Err(std::sync::mpsc::TryRecvError::Disconnected) => return,
+                }
+            }
+            let wait = self
+                .next_timer()
+                .saturating_since(self.clock.now())
+                .min(IDLE);
+            match self.poll.poll(&mut events, Some(wait)) {
+                Err(e) if e.kind() != io::ErrorKind::Interrupted => {
+                    tracing::error!(error = %e, "epoll failed");
+                    return;
+                }
+                _ => {}
+            }
+            for event in &events {
+                if event.token() != WAKER {
+                    self.on_ready(event.token().0, event.is_writable());
+                }
+            }
+            self.run_timers();
+        }
+    }
+
+    fn on_ready(&mut self, id: usize, writable: bool) {
+        let mut more = true;
+        while more {
+            let now = self.clock.now();
+            let Some(running) = self.peers.get_mut(&id) else {
+                return;
+            };
+            let Running { peer, socket, .. } = running;
+            if writable {
+                socket.on_writable();
+            }
+            let out = &mut self.out;
+            more = socket.receive(&mut self.buffer, &mut self.stats, &mut |route, packet| {
+                peer.handle_packet(now, route, packet, out);
+            });
+            self.settle(now, id);
+        }
+    }
+
+    fn run_timers(&mut self) {
+        let now = self.clock.now();
+        while let Some(Reverse((due, id))) = self.timers.peek().copied()
+            && due <= now
+        {
+            self.timers.pop();
+            let Some(running) = self.peers.get_mut(&id) else {
+                continue;
+            };
+            if running.armed == due {
+                running.armed = Time::NEVER;
+                running.peer.handle_timeout(now, &mut self.out);
+                self.settle(now, id);
+            }
+        }
+    }
+
+    fn next_timer(&self) -> Time {
+        self.timers
+            .peek()
+            .map_or(Time::NEVER, |Reverse((due, _))| *due)
+    }
+
+    /// Sends what a peer produced, hands its events on, arms its timer.
+    fn settle(&mut self, now: Time, id: usize) {
+        if let Some(running) = self.peers.get_mut(&id) {
+            for datagram in self.out.iter() {
+                running.socket.send(
+                    self.poll.registry(),
+                    Token(id),
+                    datagram.route.remote,
+                    datagram.bytes,
+                    &mut self.stats,
+                );
+            }
+            while let Some(event) = running.peer.poll_event() {
+                (running.on_event)(now, event);
+            }
+            // If an earlier timer is armed, it fires for nothing and arms this one.
+            let due = running.peer.poll_timeout();
+            if due < running.armed {
+                running.armed = due;
+                self.timers.push(Reverse((due, id)));
+            }
+        }
+        self.out.clear();
+    }
+}

@@ -1,0 +1,441 @@
+//! Scenarios: who joins which rooms when, what they send and receive, over what network, and by
+//! which targets the run is judged. TOML; the built-in ones are embedded.
+
+use crate::model::{OpusParams, Vp8Params};
+use crate::result::Limits;
+use crate::slo::{Slo, SloError};
+use sealcast_netsim::{ConfigError, LinkConfig};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Clients of one plan at most: what file descriptors and memory of one machine carry.
+pub const MAX_CLIENTS: u64 = 20_000;
+/// Streams that a client sends or receives, of each kind, at most (the relay's own limit).
+const MAX_STREAMS: u32 = 128;
+/// Rate of joins at most: the schedule's resolution.
+const MAX_JOIN_RATE: f64 = 10_000.0;
+
+/// A scenario.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Its name.
+    pub name: String,
+    /// One sentence for reports.
+    pub about: String,
+    /// Rooms at the same time.
+    #[serde(default = "one")]
+    pub rooms: u64,
+    /// Joins begun per second, evenly spaced, whatever the relay makes of them.
+    pub joins_per_second: f64,
+    /// Seconds after the last join is due before measuring begins.
+    #[serde(default = "default_warm_up")]
+    pub warm_up: f64,
+    /// Seconds that are measured.
+    pub duration: f64,
+    /// Length of a window, seconds.
+    #[serde(default = "one_second")]
+    pub window: f64,
+    /// Who is in a room.
+    pub roles: Vec<Role>,
+    /// What the relay must offer, beside media.
+    #[serde(default)]
+    pub needs: Vec<Lane>,
+    /// The network between generator and relay.
+    #[serde(default)]
+    pub impairment: Impairment,
+    /// Clients that leave and come back.
+    #[serde(default)]
+    pub churn: Option<Churn>,
+    /// Load that rises until a target breaks.
+    #[serde(default)]
+    pub ramp: Option<Ramp>,
+    /// Targets.
+    #[serde(default)]
+    pub slo: Vec<String>,
+    /// How far the generator may lag.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+fn one() -> u64 {
+    1
+}
+fn one_second() -> f64 {
+    1.0
+}
+fn default_warm_up() -> f64 {
+    3.0
+}
+
+/// A kind of client.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Role {
+    /// Its name.
+    pub name: String,
+    /// How many of them are in each room.
+    pub count: u64,
+    /// Audio it sends.
+    #[serde(default)]
+    pub audio: Option<Audio>,
+    /// Video it sends.
+    #[serde(default)]
+    pub video: Option<Video>,
+    /// Audio tracks that it receives at most.
+    #[serde(default)]
+    pub audio_slots: u32,
+    /// Video tracks that it receives at most.
+    #[serde(default)]
+    pub video_slots: u32,
+}
+
+/// Audio of a role.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audio {
+    /// Bits per second while speaking.
+    pub bitrate: u32,
+    /// Share of the time that somebody speaks.
+    pub speaking: f64,
+    /// Pauses in silence.
+    #[serde(default)]
+    pub dtx: bool,
+}
+
+/// Video of a role.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Video {
+    /// `camera`, `screen` or `imaging`.
+    #[serde(default = "camera")]
+    pub source: String,
+    /// Width, pixels.
+    pub width: u16,
+    /// Height, pixels.
+    pub height: u16,
+    /// Frames per second.
+    pub fps: u32,
+    /// Bits per second.
+    pub bitrate: u32,
+    /// A key frame's size as a multiple of the mean frame.
+    pub key_factor: f64,
+    /// Seconds between key frames; none: the first, and on request.
+    #[serde(default)]
+    pub key_interval: Option<f64>,
+    /// Smaller encodings sent beside this one (simulcast).
+    #[serde(default)]
+    pub simulcast: Vec<Encoding>,
+}
+
+fn camera() -> String {
+    "camera".to_owned()
+}
+
+/// A smaller encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Encoding {
+    /// Width, pixels.
+    pub width: u16,
+    /// Height, pixels.
+    pub height: u16,
+    /// Bits per second.
+    pub bitrate: u32,
+}
+
+/// What a relay may offer beside media tracks. Names are those of `lanes` in `/v1/config`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lane {
+    /// Small messages between participants, latest first.
+    Messages,
+    /// Large objects, reliably.
+    Objects,
+    /// Group keys and rekeying.
+    Groups,
+}
+
+impl Lane {
+    /// Its name in `/v1/config`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Lane::Messages => "messages",
+            Lane::Objects => "objects",
+            Lane::Groups => "groups",
+        }
+    }
+}
+
+/// The network, per direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Impairment {
+    /// From client to relay.
+    pub up: LinkConfig,
+    /// From relay to client.
+    pub down: LinkConfig,
+}
+
+impl Impairment {
+    /// It does something.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        *self != Impairment::default()
+    }
+}
+
+/// Clients that leave and come back.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Churn {
+    /// Share of the clients that reconnect in one wave, 0..=1.
+    pub share: f64,
+    /// Seconds over which a wave is spread.
+    pub within: f64,
+    /// Seconds between the starts of two waves.
+    pub every: f64,
+    /// Slot changes per second and receiving client.
+    #[serde(default)]
+    pub slot_changes: f64,
+}
+
+/// Load that rises until a target breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ramp {
+    /// Rooms at first.
+    pub start: u64,
+    /// Rooms added with each step.
+    pub step: u64,
+    /// Rooms at most.
+    pub max: u64,
+    /// Seconds that each step is held and judged, after warm-up.
+    pub hold: f64,
+}
+
+/// What is wrong with a scenario. Its author is at fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScenarioError {
+    /// Not TOML, or a key that is unknown, missing or of the wrong type.
+    #[error("scenario: {0}")]
+    Toml(String),
+    /// A value out of range.
+    #[error("scenario: {0} must be {1}")]
+    Range(&'static str, &'static str),
+    /// A target.
+    #[error("scenario: {0}")]
+    Slo(#[from] SloError),
+    /// No built-in scenario of the name, and no such file.
+    #[error("no built-in scenario and no file is called {0:?}; built in are {1}")]
+    Unknown(String, String),
+}
+
+macro_rules! built_in {
+    ($($name:literal),*) => {
+        /// Names and TOML of the built-in scenarios.
+        pub const BUILT_IN: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../scenarios/", $name, ".toml")))),*];
+    };
+}
+built_in!(
+    "consult",
+    "ultrasound",
+    "endoscopy",
+    "dermatoscopy",
+    "slide",
+    "pointer",
+    "webinar",
+    "churn",
+    "ramp",
+    "soak",
+    "idle"
+);
+
+impl Scenario {
+    /// The built-in scenario of this name, or the one in this file.
+    ///
+    /// # Errors
+    /// [`ScenarioError`].
+    pub fn load(name_or_path: &str) -> Result<Scenario, ScenarioError> {
+        if let Some((_, toml)) = BUILT_IN.iter().find(|(name, _)| *name == name_or_path) {
+            return Scenario::parse(toml);
+        }
+        let toml = std::fs::read_to_string(name_or_path).map_err(|_| {
+            let names: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+            ScenarioError::Unknown(name_or_path.to_owned(), names.join(", "))
+        })?;
+        Scenario::parse(&toml)
+    }
+
+    /// Reads a scenario.
+    ///
+    /// # Errors
+    /// [`ScenarioError`].
+    pub fn parse(toml: &str) -> Result<Scenario, ScenarioError> {
+        let scenario: Scenario =
+            toml::from_str(toml).map_err(|e| ScenarioError::Toml(e.to_string()))?;
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// Names the first value that is out of range.
+    pub fn check(&self) -> Result<(), ScenarioError> {
+        let range = |ok: bool, what, must| if ok { Ok(()) } else { Err(ScenarioError::Range(what, must)) };
+        let within = |v: f64, low: f64, high: f64| v >= low && v <= high;
+        range(self.rooms >= 1, "rooms", "at least 1")?;
+        let rate = self.joins_per_second;
+        range(within(rate, 0.001, MAX_JOIN_RATE), "joins_per_second", "0.001 to 10000")?;
+        range(within(self.warm_up, 0.0, 3_600.0), "warm_up", "0 to 3600 seconds")?;
+        range(within(self.duration, 1.0, 2_592_000.0), "duration", "1 second to 30 days")?;
+        range(within(self.window, 0.1, 600.0), "window", "0.1 to 600 seconds")?;
+        range(self.window <= self.duration, "window", "at most the duration")?;
+        range(!self.roles.is_empty(), "roles", "one or more")?;
+        for role in &self.roles {
+            role.check()?;
+        }
+        let clients = self.clients();
+        range((1..=MAX_CLIENTS).contains(&clients), "rooms times counts", "1 to 20000 clients")?;
+        self.check_links()?;
+        if let Some(churn) = &self.churn {
+            range(within(churn.share, 0.0, 1.0), "churn.share", "0 to 1")?;
+            range(within(churn.within, 0.1, 3_600.0), "churn.within", "0.1 to 3600 seconds")?;
+            range(churn.every >= churn.within, "churn.every", "at least churn.within")?;
+            range(within(churn.slot_changes, 0.0, 10.0), "churn.slot_changes", "0 to 10")?;
+        }
+        if let Some(ramp) = &self.ramp {
+            range(ramp.start >= 1 && ramp.step >= 1, "ramp.start and ramp.step", "at least 1")?;
+            range(ramp.max >= ramp.start, "ramp.max", "at least ramp.start")?;
+            range(within(ramp.hold, self.window, 3_600.0), "ramp.hold", "a window to 3600 seconds")?;
+            range(!self.slo.is_empty(), "slo", "set, for a ramp to end at")?;
+        }
+        self.targets().map(|_| ())
+    }
+
+    fn check_links(&self) -> Result<(), ScenarioError> {
+        let links = [self.impairment.up, self.impairment.down];
+        links
+            .iter()
+            .try_for_each(LinkConfig::check)
+            .map_err(|ConfigError(what)| ScenarioError::Range(what, "in its range"))
+    }
+
+    /// Its targets.
+    ///
+    /// # Errors
+    /// [`ScenarioError::Slo`] for the first that does not read.
+    pub fn targets(&self) -> Result<Vec<Slo>, ScenarioError> {
+        Ok(self.slo.iter().map(|s| s.parse()).collect::<Result<_, _>>()?)
+    }
+
+    /// Clients in a room.
+    #[must_use]
+    pub fn clients_per_room(&self) -> u64 {
+        self.roles.iter().map(|r| r.count).fold(0, u64::saturating_add)
+    }
+
+    /// Clients at the most.
+    #[must_use]
+    pub fn clients(&self) -> u64 {
+        let rooms = self.ramp.map_or(self.rooms, |r| r.max);
+        rooms.saturating_mul(self.clients_per_room())
+    }
+}
+
+impl Role {
+    fn check(&self) -> Result<(), ScenarioError> {
+        let range = |ok: bool, what, must| if ok { Ok(()) } else { Err(ScenarioError::Range(what, must)) };
+        range(self.count >= 1, "roles.count", "at least 1")?;
+        range(self.audio_slots.max(self.video_slots) <= MAX_STREAMS, "roles slots", "at most 128")?;
+        if let Some(audio) = &self.audio {
+            range((12_000..=510_000).contains(&audio.bitrate), "audio.bitrate", "12000 to 510000")?;
+            range((0.0..=1.0).contains(&audio.speaking), "audio.speaking", "0 to 1")?;
+        }
+        if let Some(video) = &self.video {
+            let sources = ["camera", "screen", "imaging"];
+            range(sources.contains(&video.source.as_str()), "video.source", "camera, screen or imaging")?;
+            range((1..=120).contains(&video.fps), "video.fps", "1 to 120")?;
+            range((10_000..=200_000_000).contains(&video.bitrate), "video.bitrate", "10000 to 200000000")?;
+            range((1.0..=200.0).contains(&video.key_factor), "video.key_factor", "1 to 200")?;
+            let interval = video.key_interval.unwrap_or(1.0);
+            range((0.1..=3_600.0).contains(&interval), "video.key_interval", "0.1 to 3600 seconds")?;
+        }
+        Ok(())
+    }
+}
+
+impl Audio {
+    /// The model encoder's parameters.
+    #[must_use]
+    pub fn params(&self) -> OpusParams {
+        OpusParams {
+            bitrate: self.bitrate,
+            speaking: self.speaking,
+            dtx: self.dtx,
+        }
+    }
+}
+
+impl Video {
+    /// The model encoder's parameters.
+    #[must_use]
+    pub fn params(&self) -> Vp8Params {
+        Vp8Params {
+            width: self.width,
+            height: self.height,
+            fps: self.fps,
+            bitrate: self.bitrate,
+            key_factor: self.key_factor,
+            key_interval: self.key_interval.map(Duration::from_secs_f64),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_scenario_reads_and_says_its_name() {
+        for (name, _) in BUILT_IN {
+            let scenario = Scenario::load(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(scenario.name, *name);
+            assert!(!scenario.slo.is_empty(), "{name} has no targets");
+            let again = toml::to_string(&scenario).unwrap();
+            assert_eq!(Scenario::parse(&again).unwrap(), scenario);
+        }
+    }
+
+    #[test]
+    fn authors_are_told_what_is_wrong() {
+        let consult = BUILT_IN[0].1;
+        for (from, to, says) in [
+            ("duration = 30", "duration = 0", "duration must be"),
+            ("duration = 30", "length = 30", "unknown field"),
+            ("count = 6", "count = 30000", "20000 clients"),
+            ("fps = 30", "fps = 0", "video.fps"),
+            ("misrouted = 0", "misroute = 0", "no figure is called"),
+        ] {
+            let broken = consult.replacen(from, to, 1);
+            assert_ne!(broken, consult, "{from}");
+            let error = Scenario::parse(&broken).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        let lossy = format!("{consult}\n[impairment.up.loss]\nmodel = \"uniform\"\nprobability = 2.0\n");
+        assert!(Scenario::parse(&lossy).is_err());
+        assert!(matches!(Scenario::load("no-such"), Err(ScenarioError::Unknown(..))));
+    }
+
+    #[test]
+    fn endoscopy_bursts_five_hundred_packets() {
+        let endoscopy = Scenario::load("endoscopy").unwrap();
+        let video = endoscopy.roles.iter().find_map(|r| r.video.as_ref()).unwrap();
+        let frame = f64::from(video.bitrate) / 8.0 / f64::from(video.fps);
+        let packets = frame * video.key_factor / 1_100.0;
+        assert!((490.0..=560.0).contains(&packets), "{packets}");
+    }
+}
