@@ -86,6 +86,6 @@ pub const ROUND_TRIP_DEFAULT: Duration = Duration::from_millis(100);
 /// for those that have stopped.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(1_000);
 
-/// Histories take no further packets while less than this part of the pool is free: what arrives
-/// goes before what may be asked for again.
+/// Histories take no further packets, and give up what they hold, while less than one part in this
+/// many of the pool is free: what arrives goes before what may be asked for again.
 pub const POOL_RESERVE: usize = 4;
