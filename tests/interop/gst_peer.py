@@ -52,8 +52,9 @@ class Peer:
         self.pipeline = Gst.parse_launch(PUBLISH if args.role == "publish" else PLAY)
         self.rtc = self.pipeline.get_by_name("rtc")
         # libnice leaves loopback out unless it is told; the relay under test is there.
-        agent = self.rtc.get_property("ice-agent")
-        agent.emit("add-local-ip-address", "127.0.0.1")
+        # The reference is kept: webrtcbin loses its agent when Python lets go of a floating one.
+        self.agent = self.rtc.get_property("ice-agent")
+        self.agent.emit("add-local-ip-address", "127.0.0.1")
         self.rtc.connect("pad-added", self.on_pad)
         self.rtc.connect("notify::ice-gathering-state", self.on_gathering)
         if args.role == "play":

@@ -4,7 +4,7 @@
 // the kernel chose, and writes its log to a file that tests may read.
 
 import { spawn } from "node:child_process";
-import { createWriteStream, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 
@@ -35,13 +35,9 @@ export async function startRelay({ config = null, args = [], env = {} } = {}) {
     writeFileSync(path.join(dir, "sealcast.toml"), config);
     argv.push("--config", path.join(dir, "sealcast.toml"));
   }
-  const child = spawn(binary, [...argv, ...args], {
-    env: { ...process.env, ...env },
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  const log = createWriteStream(logPath);
-  child.stdout.pipe(log, { end: false });
-  child.stderr.pipe(log, { end: false });
+  const log = openSync(logPath, "a");
+  const child = spawn(binary, [...argv, ...args], { env: { ...process.env, ...env }, stdio: ["ignore", log, log] });
+  closeSync(log);
   const exited = new Promise((resolve) => child.once("exit", (code, signal) => resolve({ code, signal })));
   let over = null;
   exited.then((how) => (over = how));
@@ -51,7 +47,7 @@ export async function startRelay({ config = null, args = [], env = {} } = {}) {
     "the relay prints its URL",
     () => {
       if (over) throw new Error(`the relay ended at start (${JSON.stringify(over)}):\n${readLog()}`);
-      return /https?:\/\/[^\s"]+/.exec(readLog())?.[0];
+      return /Consult page: (https?:\/\/\S+)/.exec(readLog())?.[1];
     },
     20,
   );
@@ -77,7 +73,6 @@ export async function startRelay({ config = null, args = [], env = {} } = {}) {
     stop: async (signal = "SIGTERM") => {
       if (!over) child.kill(signal);
       const how = await exited;
-      log.end();
       rmSync(dir, { recursive: true, force: true });
       return how;
     },
