@@ -52,7 +52,11 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
       if (screen && index === 0) this.#add(participant, "screen", "open", false, 100);
     }
     setInterval(() => {
-      for (const seal of this.#seals.values()) if (seal.state === "open") seal.opened += 25;
+      for (const seal of this.#seals.values()) {
+        if (seal.state !== "open") continue;
+        seal.opened += 25;
+        seal.lastOpened = Date.now();
+      }
       this.emit("seals", undefined);
     }, 1_000);
     this.emit("seals", undefined);
@@ -127,6 +131,7 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
       empty: 0,
       clear: state === "clear" ? 800 : 0,
       keyId: failing ? null : "1f90c27ab45e03",
+      lastOpened: failing ? null : this.#started,
       state,
       since: this.#started,
     });

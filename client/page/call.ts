@@ -183,17 +183,18 @@ export class CallPage {
       tile.setMuted(track.muted);
     } else {
       tile.setVideo(track.muted ? undefined : media);
-      tile.setNote(this.#noteFor(track));
     }
+    tile.setNote(this.#noteFor(track.participant));
     this.#drawMarks();
   }
 
-  #noteFor(track: RemoteTrack): string {
-    if (track.muted) return "Camera is off";
-    if (this.#room.waiting().some((waiting) => waiting.track === track.track)) {
-      return "Not shown: all places are taken";
-    }
-    return "";
+  /** What a person's tile says where a picture would be. */
+  #noteFor(participant: string): string {
+    const waiting = this.#room.waiting().filter((track) => track.participant === participant);
+    if (waiting.some(({ source }) => source === "audio")) return "Not heard: all places are taken";
+    if (waiting.some(({ source }) => source === "camera")) return "Not shown: all places are taken";
+    const camera = this.#tracksOf(participant).find(({ source }) => source === "camera");
+    return camera && !camera.muted ? "" : "Camera is off";
   }
 
   #onTrackGone(track: RemoteTrack): void {
@@ -238,7 +239,7 @@ export class CallPage {
       muted: track.muted,
       ...(track.blocked === undefined ? {} : { blocked: track.blocked }),
     }));
-    return markOf(tracks, hasKey);
+    return markOf(tracks, hasKey, Date.now());
   }
 
   #openSealDialog(key: string): void {

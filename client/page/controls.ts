@@ -44,7 +44,7 @@ export class Controls {
       this.#buttons.set(spec.name, button);
       return button;
     });
-    this.element = el("div", { class: "controls", role: "toolbar", "aria-label": "Call" }, ...buttons);
+    this.element = el("div", { class: "controls", role: "group", "aria-label": "Call" }, ...buttons);
   }
 
   setPressed(name: ControlName, pressed: boolean): void {

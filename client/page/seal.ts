@@ -27,8 +27,15 @@ export interface SealedTrack {
   blocked?: string;
 }
 
-/** The mark of somebody else's tile: the worst that holds for any of its tracks. */
-export function markOf(tracks: readonly SealedTrack[], hasKey: boolean): Mark {
+/** Without a frame for this long, what is on screen is not called live. */
+export const STALLED_MS = 8_000;
+
+/**
+ * The mark of somebody else's tile: the worst that holds for any of its tracks.
+ *
+ * @param now ms since the epoch
+ */
+export function markOf(tracks: readonly SealedTrack[], hasKey: boolean, now: number): Mark {
   const live = tracks.filter(({ muted }) => !muted);
   const states = live.map(({ seal }) => seal?.state ?? "waiting");
   if (states.includes("clear")) {
@@ -52,6 +59,14 @@ export function markOf(tracks: readonly SealedTrack[], hasKey: boolean): Mark {
       explanation: hasKey
         ? "Frames arrive, but your key does not open them. One of you may have an outdated link."
         : "Frames arrive, but your link has no key to open them with.",
+    };
+  }
+  const open = live.filter(({ seal }) => seal?.state === "open");
+  if (open.length > 0 && open.every(({ seal }) => now - (seal?.lastOpened ?? 0) > STALLED_MS)) {
+    return {
+      state: "waiting",
+      label: "Stalled",
+      explanation: "Frames opened before, but none has arrived for a while.",
     };
   }
   // Somebody muted throughout has shown once that their frames open; that stays true.

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { MIN_TILE_WIDTH, fitGrid } from "../page/layout.js";
-import { callMark, formatKeyId, markOf, ownMark } from "../page/seal.js";
+import { STALLED_MS, callMark, formatKeyId, markOf, ownMark } from "../page/seal.js";
 import type { OpenCounters, OpenState } from "../src/e2ee/messages.js";
+
+const NOW = 1_000_000;
 
 const sealIn = (state: OpenState): OpenCounters => ({
   opened: state === "open" ? 100 : 0,
@@ -13,6 +15,7 @@ const sealIn = (state: OpenState): OpenCounters => ({
   empty: 0,
   clear: 0,
   keyId: null,
+  lastOpened: state === "open" ? NOW : null,
   state,
   since: 0,
 });
@@ -20,25 +23,32 @@ const tile = (...states: OpenState[]): { seal: OpenCounters; muted: boolean }[] 
   states.map((state) => ({ seal: sealIn(state), muted: false }));
 
 test("a tile's mark is the worst that holds for any of its tracks", () => {
-  assert.equal(markOf(tile("open", "open"), true).state, "sealed");
-  assert.equal(markOf(tile("open", "waiting"), true).state, "sealed");
-  assert.equal(markOf(tile("open", "failing"), true).state, "broken");
-  assert.equal(markOf(tile("failing", "clear"), true).state, "clear");
-  assert.equal(markOf(tile("waiting"), true).state, "waiting");
-  assert.equal(markOf([], true).state, "waiting");
+  assert.equal(markOf(tile("open", "open"), true, NOW).state, "sealed");
+  assert.equal(markOf(tile("open", "waiting"), true, NOW).state, "sealed");
+  assert.equal(markOf(tile("open", "failing"), true, NOW).state, "broken");
+  assert.equal(markOf(tile("failing", "clear"), true, NOW).state, "clear");
+  assert.equal(markOf(tile("waiting"), true, NOW).state, "waiting");
+  assert.equal(markOf([], true, NOW).state, "waiting");
 });
 
 test("a mark claims nothing that no frame has shown", () => {
-  assert.equal(markOf([{ seal: undefined, muted: false }], true).state, "waiting");
-  assert.equal(markOf([{ seal: undefined, muted: true }], true).state, "waiting");
-  assert.equal(markOf([{ seal: sealIn("open"), muted: false, blocked: "unsealed" }], true).state, "broken");
-  assert.match(markOf(tile("failing"), false).explanation, /no key/);
+  assert.equal(markOf([{ seal: undefined, muted: false }], true, NOW).state, "waiting");
+  assert.equal(markOf([{ seal: undefined, muted: true }], true, NOW).state, "waiting");
+  assert.equal(markOf([{ seal: sealIn("open"), muted: false, blocked: "unsealed" }], true, NOW).state, "broken");
+  assert.match(markOf(tile("failing"), false, NOW).explanation, /no key/);
   assert.equal(ownMark([], false).state, "broken");
   assert.equal(ownMark([null], true).state, "waiting");
 });
 
+test("frames that stopped coming are not called live, silence beside a live picture is", () => {
+  const stale = { ...sealIn("open"), lastOpened: NOW - STALLED_MS - 1 };
+  assert.equal(markOf([{ seal: stale, muted: false }], true, NOW).label, "Stalled");
+  assert.equal(markOf([{ seal: stale, muted: false }, ...tile("open")], true, NOW).state, "sealed");
+  assert.equal(markOf([{ seal: stale, muted: true }], true, NOW).state, "sealed");
+});
+
 test("the call is sealed only if every tile is", () => {
-  const marks = (...tiles: OpenState[]) => tiles.map((state) => markOf(tile(state), true));
+  const marks = (...tiles: OpenState[]) => tiles.map((state) => markOf(tile(state), true, NOW));
   assert.equal(callMark(marks("open", "open")).state, "sealed");
   assert.equal(callMark(marks("open", "failing")).label, "1 tile cannot be opened");
   assert.equal(callMark(marks("open", "failing", "clear")).state, "clear");

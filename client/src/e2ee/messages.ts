@@ -52,6 +52,8 @@ export interface OpenCounters {
   clear: number;
   /** The key id of the frame opened last, in hex. */
   keyId: string | null;
+  /** When that was, in ms since the epoch. */
+  lastOpened: number | null;
   state: OpenState;
   /** When `state` was entered, in ms since the epoch. */
   since: number;

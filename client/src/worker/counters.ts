@@ -23,6 +23,7 @@ export class OpenTally {
       empty: 0,
       clear: 0,
       keyId: null,
+      lastOpened: null,
       state: "waiting",
       since: now,
     };
@@ -31,6 +32,7 @@ export class OpenTally {
   onOpened(now: number, keyId: bigint): void {
     this.counters.opened += 1;
     this.counters.keyId = keyId.toString(16);
+    this.counters.lastOpened = now;
     this.#failuresInRow = 0;
     this.#enter("open", now);
   }

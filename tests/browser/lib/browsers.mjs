@@ -1,6 +1,7 @@
 /**
  * Chromium and Firefox with fake cameras and microphones, behind one small interface:
- * `open(url) → page` with `evaluate`, `waitFor`, `screenshot`, `resize` and `close`.
+ * `open(url, before) → page` with `evaluate`, `waitFor`, `screenshot`, `resize` and `close`.
+ * `before` runs in the page ahead of its own scripts.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -59,9 +60,10 @@ export async function launchChromium(flags = []) {
   });
   return {
     name: "chromium",
-    async open(url) {
+    async open(url, before) {
       const page = await context.newPage();
-      const errors = listen(page, "console");
+      const errors = listen(page);
+      if (before) await page.addInitScript(before);
       await page.goto(url);
       return wrap(page, errors, {
         resize: (width, height) => page.setViewportSize({ width, height }),
@@ -84,9 +86,10 @@ export async function launchFirefox(prefs = {}) {
   });
   return {
     name: "firefox",
-    async open(url) {
+    async open(url, before) {
       const page = await browser.newPage();
-      const errors = listen(page, "console");
+      const errors = listen(page);
+      if (before) await page.evaluateOnNewDocument(before);
       await page.goto(url);
       return wrap(page, errors, {
         resize: (width, height) => page.setViewport({ width, height }),
