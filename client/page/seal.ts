@@ -75,7 +75,7 @@ export function markOf(tracks: readonly SealedTrack[], hasKey: boolean, now: num
     return {
       state: "sealed",
       label: "Sealed",
-      explanation: "Every frame was sealed on their device and opened on yours. The relay cannot open it.",
+      explanation: "What you see and hear was sealed on their device and opened on yours. The relay cannot open it.",
     };
   }
   return { state: "waiting", label: "Waiting", explanation: "No frame has arrived yet." };

@@ -144,7 +144,7 @@ function transportStats(rows: Map<string, Row>): TransportStats {
     protocol: protocol === "udp" || protocol === "tcp" ? protocol : null,
     rttMs: milliseconds(pair?.["currentRoundTripTime"]),
     dtls: dtlsName(text(transport?.["tlsVersion"])),
-    srtpProfile: text(transport?.["srtpCipher"]),
+    srtpProfile: text(transport?.["srtpCipher"])?.replace(/^SRTP_/, "") ?? null,
   };
 }
 
