@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 
 mod api;
+pub mod audio;
+pub mod bwe;
 mod config;
 mod engine;
 mod frame;
@@ -18,6 +20,7 @@ mod inbox;
 mod keyframe;
 mod layers;
 pub mod limits;
+pub mod pacing;
 mod peer;
 mod prng;
 mod reception;

@@ -20,6 +20,8 @@ pub(super) struct AckedBitrate {
     /// kbit/s.
     estimate: Option<f64>,
     variance: f64,
+    /// The last window, kbit/s.
+    sample: f64,
 }
 
 impl AckedBitrate {
@@ -28,11 +30,22 @@ impl AckedBitrate {
         self.estimate.map(|kbits| (kbits * 1_000.0) as u64)
     }
 
+    /// Bits per second of the newest window, if less than the estimate. While the bottleneck is
+    /// busy this is its rate, however fast that changed.
+    pub(super) fn bitrate_when_full(&self) -> Option<u64> {
+        self.estimate
+            .map(|kbits| (kbits.min(self.sample) * 1_000.0) as u64)
+    }
+
     /// `bytes` arrived at `arrival` (receiver's microseconds); `idle` if the sender had less to
     /// send than it might have.
     pub(super) fn on_packet(&mut self, arrival: i64, bytes: u16, idle: bool) {
         let start = *self.window_start.get_or_insert(arrival);
-        let length = if self.estimate.is_none() { FIRST_WINDOW } else { WINDOW };
+        let length = if self.estimate.is_none() {
+            FIRST_WINDOW
+        } else {
+            WINDOW
+        };
         let passed = arrival - start;
         if passed >= length {
             // Bytes over the whole time they took: a window that nothing ended was longer.
@@ -45,13 +58,19 @@ impl AckedBitrate {
     }
 
     fn add_sample(&mut self, sample: f64, idle: bool) {
+        self.sample = sample;
         let Some(estimate) = self.estimate else {
             self.estimate = Some(sample);
             self.variance = 50.0;
             return;
         };
-        let scale = if idle && sample < estimate { IDLE_UNCERTAINTY } else { UNCERTAINTY };
-        let uncertainty = scale * (estimate - sample).abs() / (estimate + sample.min(25.0)).max(1.0);
+        let scale = if idle && sample < estimate {
+            IDLE_UNCERTAINTY
+        } else {
+            UNCERTAINTY
+        };
+        let uncertainty =
+            scale * (estimate - sample).abs() / (estimate + sample.min(25.0)).max(1.0);
         let sample_variance = uncertainty * uncertainty;
         let predicted = self.variance + DRIFT;
         let weight = sample_variance + predicted;
@@ -63,6 +82,7 @@ impl AckedBitrate {
     pub(super) fn reset_to(&mut self, bitrate: u64) {
         self.estimate = Some(bitrate as f64 / 1_000.0);
         self.variance = 50.0;
+        self.sample = bitrate as f64 / 1_000.0;
         self.window_start = None;
         self.bytes = 0;
     }
@@ -91,16 +111,22 @@ mod tests {
             assert_eq!(acked.bitrate(), None);
             feed(&mut acked, 0, 2_000, bitrate);
             let measured = acked.bitrate().expect("known") as i64;
-            assert!((measured - bitrate).abs() < bitrate / 50, "{measured} of {bitrate}");
+            assert!(
+                (measured - bitrate).abs() < bitrate / 50,
+                "{measured} of {bitrate}"
+            );
         }
     }
 
     #[test]
-    fn a_step_is_followed_within_half_a_second() {
+    fn a_step_down_shows_in_the_next_window_and_soon_in_the_estimate() {
         let mut acked = AckedBitrate::default();
         let end = feed(&mut acked, 0, 2_000, 3_000_000);
-        feed(&mut acked, end, 600, 500_000);
+        let end = feed(&mut acked, end, 350, 500_000);
+        let full = acked.bitrate_when_full().expect("known");
+        assert!((450_000..550_000).contains(&full), "{full}");
+        feed(&mut acked, end, 2_000, 500_000);
         let measured = acked.bitrate().expect("known");
-        assert!(measured < 750_000, "{measured}");
+        assert!(measured < 700_000, "{measured}");
     }
 }

@@ -87,10 +87,18 @@ impl DelayDetector {
     /// A packet sent at `sent` arrived at `arrival` microseconds of the receiver's clock.
     pub(super) fn on_packet(&mut self, sent: Time, arrival: i64) {
         let sent = i64::try_from(sent.as_micros()).unwrap_or(i64::MAX);
-        if self.last_update.is_some_and(|last| arrival - last > GAP_MICROS) {
-            *self = DelayDetector { threshold: self.threshold, ..DelayDetector::new() };
+        if self
+            .last_update
+            .is_some_and(|last| arrival - last > GAP_MICROS)
+        {
+            *self = DelayDetector {
+                threshold: self.threshold,
+                ..DelayDetector::new()
+            };
         }
-        let Some(delta) = self.grouping.on_packet(sent, arrival) else { return };
+        let Some(delta) = self.grouping.on_packet(sent, arrival) else {
+            return;
+        };
         let elapsed = self.last_update.map_or(0, |last| arrival - last);
         self.last_update = Some(arrival);
         self.trend.push(delta, arrival);
@@ -98,12 +106,21 @@ impl DelayDetector {
     }
 
     fn detect(&mut self, sent_millis: f64, elapsed_millis: f64) {
-        let Some(trend) = self.trend.slope() else { return };
+        let Some(trend) = self.trend.slope() else {
+            return;
+        };
         let offset = self.trend.deltas.min(MAX_DELTAS) as f64 * trend * GAIN;
         if offset > self.threshold {
-            self.overusing_millis += if self.overuse_count == 0 { sent_millis / 2.0 } else { sent_millis };
+            self.overusing_millis += if self.overuse_count == 0 {
+                sent_millis / 2.0
+            } else {
+                sent_millis
+            };
             self.overuse_count += 1;
-            if self.overusing_millis > OVERUSE_MILLIS && self.overuse_count > 1 && trend >= self.previous_trend {
+            if self.overusing_millis > OVERUSE_MILLIS
+                && self.overuse_count > 1
+                && trend >= self.previous_trend
+            {
                 self.overusing_millis = 0.0;
                 self.overuse_count = 0;
                 self.usage = Usage::Over;
@@ -111,7 +128,11 @@ impl DelayDetector {
         } else {
             self.overusing_millis = 0.0;
             self.overuse_count = 0;
-            self.usage = if offset < -self.threshold { Usage::Under } else { Usage::Normal };
+            self.usage = if offset < -self.threshold {
+                Usage::Under
+            } else {
+                Usage::Normal
+            };
         }
         self.previous_trend = trend;
         self.adapt_threshold(offset, elapsed_millis);
@@ -182,7 +203,12 @@ impl Grouping {
 
 impl Group {
     fn of(sent: i64, arrival: i64) -> Self {
-        Group { first_sent: sent, last_sent: sent, first_arrival: arrival, last_arrival: arrival }
+        Group {
+            first_sent: sent,
+            last_sent: sent,
+            first_arrival: arrival,
+            last_arrival: arrival,
+        }
     }
 
     /// gcc-02, section 5.2: packets of one burst, and "a packet which has an inter-arrival time
@@ -217,7 +243,8 @@ impl Trend {
         if self.points.len() == WINDOW {
             self.points.pop_front();
         }
-        self.points.push_back(((arrival - first) as f64 / 1_000.0, self.smoothed));
+        self.points
+            .push_back(((arrival - first) as f64 / 1_000.0, self.smoothed));
     }
 
     /// Least squares over a full window; `None` until there is one.
@@ -226,7 +253,10 @@ impl Trend {
             return None;
         }
         let n = self.points.len() as f64;
-        let (sum_x, sum_y) = self.points.iter().fold((0.0, 0.0), |(x, y), p| (x + p.0, y + p.1));
+        let (sum_x, sum_y) = self
+            .points
+            .iter()
+            .fold((0.0, 0.0), |(x, y), p| (x + p.0, y + p.1));
         let (mean_x, mean_y) = (sum_x / n, sum_y / n);
         let (mut numerator, mut denominator) = (0.0, 0.0);
         for (x, y) in &self.points {
@@ -250,7 +280,8 @@ mod tests {
             let before = detector.usage();
             let sent = Time::from_millis(i * interval);
             // The receiver's clock has its own epoch.
-            let arrival = (i * interval) as i64 * 1_000 + (delay(i) * 1_000.0) as i64 + 77_000_000_000;
+            let arrival =
+                (i * interval) as i64 * 1_000 + (delay(i) * 1_000.0) as i64 + 77_000_000_000;
             detector.on_packet(sent, arrival);
             if detector.usage() != before {
                 changes.push((i, detector.usage()));
@@ -282,7 +313,10 @@ mod tests {
         let (first, usage) = changes[0];
         assert_eq!(usage, Usage::Over);
         assert!((101..115).contains(&first), "{changes:?}");
-        let under = changes.iter().find(|(_, usage)| *usage == Usage::Under).expect("drains");
+        let under = changes
+            .iter()
+            .find(|(_, usage)| *usage == Usage::Under)
+            .expect("drains");
         assert!((150..190).contains(&under.0), "{changes:?}");
         assert_eq!(changes.last().map(|(_, usage)| *usage), Some(Usage::Normal));
     }
@@ -294,11 +328,21 @@ mod tests {
         let mut deltas = Vec::new();
         for frame in 0..10i64 {
             for part in 0..5i64 {
-                deltas.extend(grouping.on_packet(frame * 33_000 + part * 100, frame * 33_000 + 20_000 + part * 2_000));
+                deltas.extend(grouping.on_packet(
+                    frame * 33_000 + part * 100,
+                    frame * 33_000 + 20_000 + part * 2_000,
+                ));
             }
         }
         assert_eq!(deltas.len(), 8);
-        assert!(deltas.iter().all(|d| *d == Delta { sent: 33_000, arrived: 33_000 }), "{deltas:?}");
+        assert!(
+            deltas.iter().all(|d| *d
+                == Delta {
+                    sent: 33_000,
+                    arrived: 33_000
+                }),
+            "{deltas:?}"
+        );
     }
 
     #[test]
@@ -311,7 +355,10 @@ mod tests {
         }
         // The sender is silent for a minute and the path is 400 ms slower afterwards.
         for i in 0..100i64 {
-            detector.on_packet(Time::from_millis(63_000 + i as u64 * 10), 63_900_000 + i * 10_000);
+            detector.on_packet(
+                Time::from_millis(63_000 + i as u64 * 10),
+                63_900_000 + i * 10_000,
+            );
             assert_eq!(detector.usage(), Usage::Normal, "packet {i} after the gap");
         }
     }

@@ -14,15 +14,18 @@
 mod acked;
 mod aimd;
 mod allocator;
+
 mod delay;
 mod estimator;
 mod loss;
+mod path;
 mod probe;
+mod prober;
 mod send_log;
 mod twcc_receiver;
 
 pub use allocator::{
-    Allocation, Allocator, Decision, LayerRate, Priority, RequestId, Subscription, MAX_LAYERS,
+    Allocation, Allocator, Decision, LayerRate, MAX_LAYERS, Priority, RequestId, Subscription,
 };
 pub use delay::Usage;
 pub use estimator::{Estimator, EstimatorConfig};

@@ -82,7 +82,13 @@ impl SendLog {
         let entries = vec![None; WINDOW].into_boxed_slice();
         // One cycle up, so that numbers before the first exist.
         let next = 0x1_0000;
-        SendLog { entries, next, in_flight_bytes: 0, oldest: next, reference: ReferenceClock::default() }
+        SendLog {
+            entries,
+            next,
+            in_flight_bytes: 0,
+            oldest: next,
+            reference: ReferenceClock::default(),
+        }
     }
 
     /// Notes a packet and returns its transport-wide sequence number.
@@ -94,7 +100,10 @@ impl SendLog {
             self.settle(self.oldest, State::Lost);
             self.oldest += 1;
         }
-        self.entries[place(number)] = Some(Entry { packet, state: State::InFlight });
+        self.entries[place(number)] = Some(Entry {
+            packet,
+            state: State::InFlight,
+        });
         self.in_flight_bytes += u64::from(packet.bytes);
         number as u16
     }
@@ -133,10 +142,12 @@ impl SendLog {
         feedback: &TransportFeedback<'_>,
         mut on_result: impl FnMut(PacketResult),
     ) {
-        let mut at = self.reference.from_ticks(feedback.reference_time);
+        let mut at = self.reference.unwrap_ticks(feedback.reference_time);
         for (sequence, delta) in feedback.statuses() {
             at += i64::from(delta.unwrap_or(0));
-            let Some(number) = self.number_of(sequence) else { continue };
+            let Some(number) = self.number_of(sequence) else {
+                continue;
+            };
             if let Some(result) = self.resolve(number, delta.map(|_| at)) {
                 on_result(result);
             }
@@ -149,19 +160,33 @@ impl SendLog {
         feedback: &CongestionFeedback<'_>,
         mut on_result: impl FnMut(PacketResult),
     ) {
-        let reported = self.reference.from_short_ntp(feedback.report_timestamp);
+        let reported = self.reference.unwrap_short_ntp(feedback.report_timestamp);
         let first = self.next.saturating_sub(WINDOW as u64);
         let (mut cursor, mut looks) = (first, CCFB_LOOKS);
         for report in feedback.reports() {
             // RFC 8888, section 3.1: the offset counts back from the report timestamp, in 1/1024 s.
-            let arrival = report.arrival_offset.map(|ato| reported - i64::from(ato) * 15_625 / 16);
+            let arrival = report
+                .arrival_offset
+                .map(|ato| reported - i64::from(ato) * 15_625 / 16);
             if report.received.is_some() && arrival.is_none() {
                 continue;
             }
-            let found = self.find(report.ssrc, report.sequence_number, cursor..self.next, &mut looks).or_else(|| {
-                // Another stream's packets start further back.
-                self.find(report.ssrc, report.sequence_number, first..cursor, &mut looks)
-            });
+            let found = self
+                .find(
+                    report.ssrc,
+                    report.sequence_number,
+                    cursor..self.next,
+                    &mut looks,
+                )
+                .or_else(|| {
+                    // Another stream's packets start further back.
+                    self.find(
+                        report.ssrc,
+                        report.sequence_number,
+                        first..cursor,
+                        &mut looks,
+                    )
+                });
             let Some(number) = found else { continue };
             cursor = number + 1;
             if let Some(result) = self.resolve(number, arrival) {
@@ -170,11 +195,18 @@ impl SendLog {
         }
     }
 
-    fn find(&self, ssrc: u32, sequence: u16, range: std::ops::Range<u64>, looks: &mut usize) -> Option<u64> {
+    fn find(
+        &self,
+        ssrc: u32,
+        sequence: u16,
+        range: std::ops::Range<u64>,
+        looks: &mut usize,
+    ) -> Option<u64> {
         for number in range {
             *looks = looks.checked_sub(1)?;
             let entry = self.entries[place(number)];
-            if entry.is_some_and(|e| e.packet.ssrc == ssrc && e.packet.sequence_number == sequence) {
+            if entry.is_some_and(|e| e.packet.ssrc == ssrc && e.packet.sequence_number == sequence)
+            {
                 return Some(number);
             }
         }
@@ -186,7 +218,11 @@ impl SendLog {
         let last = self.next - 1;
         let back = u64::from((last as u16).wrapping_sub(sequence));
         // A number in the future, or of long ago, is far back on the circle.
-        if back < WINDOW as u64 { last.checked_sub(back) } else { None }
+        if back < WINDOW as u64 {
+            last.checked_sub(back)
+        } else {
+            None
+        }
     }
 
     fn resolve(&mut self, number: u64, arrival: Option<i64>) -> Option<PacketResult> {
@@ -198,7 +234,12 @@ impl SendLog {
             (State::InFlight, Some(_)) => self.settle(number, State::Received),
             (State::InFlight, None) => self.settle(number, State::Lost),
         }
-        Some(PacketResult { sent: packet.sent, arrival, bytes: packet.bytes, probe: packet.probe })
+        Some(PacketResult {
+            sent: packet.sent,
+            arrival,
+            bytes: packet.bytes,
+            probe: packet.probe,
+        })
     }
 }
 
@@ -215,12 +256,15 @@ struct ReferenceClock {
 
 impl ReferenceClock {
     /// A reference time in units of 64 ms, of which 24 bits are on the wire.
-    fn from_ticks(&mut self, ticks: i32) -> i64 {
-        self.unwrap(i64::from(ticks) * REFERENCE_TICK_MICROS, REFERENCE_TICK_MICROS << 24)
+    fn unwrap_ticks(&mut self, ticks: i32) -> i64 {
+        self.unwrap(
+            i64::from(ticks) * REFERENCE_TICK_MICROS,
+            REFERENCE_TICK_MICROS << 24,
+        )
     }
 
     /// The middle 32 bits of an NTP time.
-    fn from_short_ntp(&mut self, middle: u32) -> i64 {
+    fn unwrap_short_ntp(&mut self, middle: u32) -> i64 {
         const CIRCLE: i64 = 65_536 * 1_000_000;
         self.unwrap((i64::from(middle) * 1_000_000) >> 16, CIRCLE)
     }
@@ -232,7 +276,11 @@ impl ReferenceClock {
             return micros;
         };
         let ahead = (micros - newest).rem_euclid(circle);
-        let step = if ahead < circle / 2 { ahead } else { ahead - circle };
+        let step = if ahead < circle / 2 {
+            ahead
+        } else {
+            ahead - circle
+        };
         self.newest = Some(newest.max(newest + step));
         newest + step
     }
@@ -246,18 +294,29 @@ mod tests {
     use std::time::Duration;
 
     fn packet(sent: Time, bytes: u16, ssrc: u32, sequence_number: u16) -> SentPacket {
-        SentPacket { sent, bytes, ssrc, sequence_number, probe: None }
+        SentPacket {
+            sent,
+            bytes,
+            ssrc,
+            sequence_number,
+            probe: None,
+        }
     }
 
     /// Feeds arrivals from `base` on to the log as a receiver would report them.
     fn report(log: &mut SendLog, base: u16, arrivals: &[Option<i64>]) -> Vec<PacketResult> {
         let mut out = vec![0; 4_000];
         let mut writer = RtcpWriter::new(&mut out);
-        let fields = TransportFeedbackFields { base_sequence_number: base, ..Default::default() };
+        let fields = TransportFeedbackFields {
+            base_sequence_number: base,
+            ..Default::default()
+        };
         writer.transport_feedback(&fields, arrivals).expect("room");
         let len = writer.finish();
         let packet = Compound::parse(&out[..len]).expect("framing").iter().next();
-        let Some(Ok(Packet::TransportFeedback(feedback))) = packet else { panic!("feedback") };
+        let Some(Ok(Packet::TransportFeedback(feedback))) = packet else {
+            panic!("feedback")
+        };
         let mut results = Vec::new();
         log.on_transport_feedback(&feedback, |result| results.push(result));
         results
@@ -273,12 +332,21 @@ mod tests {
         let first = log.on_sent(packet(Time::ZERO, 100, 1, 1));
         log.on_sent(packet(Time::from_millis(1), 200, 1, 2));
         assert_eq!(log.in_flight_bytes(), 300);
-        assert_eq!(arrivals(&report(&mut log, first, &[None, Some(5_000)])), [None, Some(5_000)]);
+        assert_eq!(
+            arrivals(&report(&mut log, first, &[None, Some(5_000)])),
+            [None, Some(5_000)]
+        );
         assert_eq!(log.in_flight_bytes(), 0);
-        assert_eq!(arrivals(&report(&mut log, first, &[Some(6_000), Some(5_000)])), [Some(6_000)]);
+        assert_eq!(
+            arrivals(&report(&mut log, first, &[Some(6_000), Some(5_000)])),
+            [Some(6_000)]
+        );
         assert_eq!(report(&mut log, first, &[Some(6_000), None]), []);
         // Numbers that were never sent.
-        assert_eq!(report(&mut log, first.wrapping_add(2), &[Some(1), Some(2)]), []);
+        assert_eq!(
+            report(&mut log, first.wrapping_add(2), &[Some(1), Some(2)]),
+            []
+        );
         assert_eq!(report(&mut log, first.wrapping_sub(9), &[Some(1)]), []);
     }
 
@@ -300,20 +368,28 @@ mod tests {
     fn the_receivers_clock_wraps() {
         let mut clock = ReferenceClock::default();
         let top = (1 << 23) - 1;
-        let before = clock.from_ticks(top);
+        let before = clock.unwrap_ticks(top);
         // The 24-bit field is signed: one tick after the largest comes the smallest.
-        assert_eq!(clock.from_ticks(-(1 << 23)), before + REFERENCE_TICK_MICROS);
-        assert_eq!(clock.from_ticks(top), before);
+        assert_eq!(
+            clock.unwrap_ticks(-(1 << 23)),
+            before + REFERENCE_TICK_MICROS
+        );
+        assert_eq!(clock.unwrap_ticks(top), before);
         let mut clock = ReferenceClock::default();
-        let before = clock.from_short_ntp(u32::MAX);
-        assert!((clock.from_short_ntp(15) - before - 244).abs() <= 1);
+        let before = clock.unwrap_short_ntp(u32::MAX);
+        assert!((clock.unwrap_short_ntp(15) - before - 244).abs() <= 1);
     }
 
     #[test]
     fn rfc_8888_finds_packets_of_interleaved_streams() {
         let mut log = SendLog::new();
         for i in 0..6u16 {
-            log.on_sent(packet(Time::from_millis(u64::from(i)), 50, u32::from(i % 2), 65_535u16.wrapping_add(i / 2)));
+            log.on_sent(packet(
+                Time::from_millis(u64::from(i)),
+                50,
+                u32::from(i % 2),
+                65_535u16.wrapping_add(i / 2),
+            ));
         }
         // SSRC 1 from 65,535: received 16/1024 s ago, lost, received; then SSRC 0: one received.
         let body = [
@@ -326,11 +402,23 @@ mod tests {
         let mut body = body;
         body[3] = (body.len() / 4 - 1) as u8;
         let packet = Compound::parse(&body).expect("framing").iter().next();
-        let Some(Ok(Packet::CongestionFeedback(feedback))) = packet else { panic!("{packet:?}") };
+        let Some(Ok(Packet::CongestionFeedback(feedback))) = packet else {
+            panic!("{packet:?}")
+        };
         let mut results = Vec::new();
-        log.on_congestion_feedback(&feedback, |result| results.push((result.sent.as_millis(), result.arrival)));
+        log.on_congestion_feedback(&feedback, |result| {
+            results.push((result.sent.as_millis(), result.arrival))
+        });
         let second = 1_000_000;
-        assert_eq!(results, [(1, Some(second - 15_625)), (3, None), (5, Some(second)), (2, Some(second - 7_812))]);
+        assert_eq!(
+            results,
+            [
+                (1, Some(second - 15_625)),
+                (3, None),
+                (5, Some(second)),
+                (2, Some(second - 7_812))
+            ]
+        );
     }
 
     proptest! {
