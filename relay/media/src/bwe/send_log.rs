@@ -5,8 +5,9 @@ use sealcast_rtp::rtcp::{CongestionFeedback, REFERENCE_TICK_MICROS, TransportFee
 
 use super::ProbeId;
 
-/// Packets remembered: 4 s at 20 Mbit/s. A power of two. Feedback on older ones is ignored.
-const WINDOW: usize = 8_192;
+/// Packets remembered: a second at 20 Mbit/s, in 64 KiB for each subscriber. A power of two.
+/// Feedback on older ones is ignored.
+const WINDOW: usize = 2_048;
 
 /// Entries of the log that one RFC 8888 packet may make us look at. Honest feedback names packets
 /// in the order they were sent and needs one look for each.
