@@ -6,8 +6,14 @@ play: exit code 0 once N video frames and N audio buffers were decoded.
 """
 
 import argparse
+import hashlib
 import json
+import pathlib
+import re
+import ssl
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -28,7 +34,7 @@ videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=180,framer
 audiotestsrc is-live=true wave=sine ! audioconvert ! audioresample ! opusenc ! rtpopuspay
   ! application/x-rtp,media=audio,encoding-name=OPUS,payload=97 ! rtc.
 """
-PLAY = "webrtcbin name=rtc bundle-policy=max-bundle"
+PLAY = "webrtcbin name=rtc bundle-policy=max-bundle fakesrc name=unused num-buffers=0 ! fakesink"
 
 
 def http(method, url, token, body=None):
@@ -43,6 +49,24 @@ def http(method, url, token, body=None):
         return error.code, error.headers, error.read().decode()
 
 
+def ecdsa_pem():
+    """A fresh self-signed P-256 certificate with its key, both PEM."""
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=gst"
+    with tempfile.TemporaryDirectory() as folder:
+        key, certificate = f"{folder}/key.pem", f"{folder}/certificate.pem"
+        subprocess.run(
+            [*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
+        )
+        return pathlib.Path(certificate).read_text() + pathlib.Path(key).read_text()
+
+
+def fingerprint(pem):
+    """SHA-256 of the first certificate (RFC 8122 section 5)."""
+    certificate = pem[: pem.index("-----END CERTIFICATE-----")] + "-----END CERTIFICATE-----\n"
+    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).hexdigest().upper()
+    return ":".join(digest[i : i + 2] for i in range(0, len(digest), 2))
+
+
 class Peer:
     def __init__(self, args):
         self.args = args
@@ -55,12 +79,16 @@ class Peer:
         # The reference is kept: webrtcbin loses its agent when Python lets go of a floating one.
         self.agent = self.rtc.get_property("ice-agent")
         self.agent.emit("add-local-ip-address", "127.0.0.1")
+        # GStreamer makes an RSA certificate; the relay's DTLS takes ECDSA, which RFC 8827 section
+        # 6.5 has every endpoint support.
+        self.pem = ecdsa_pem()
+        self.rtc.connect("deep-element-added", self.on_element)
         self.rtc.connect("pad-added", self.on_pad)
         self.rtc.connect("notify::ice-gathering-state", self.on_gathering)
         if args.role == "play":
             for media in (
                 "application/x-rtp,media=video,encoding-name=VP8,payload=96,clock-rate=90000",
-                "application/x-rtp,media=audio,encoding-name=OPUS,payload=97,clock-rate=48000",
+                "application/x-rtp,media=audio,encoding-name=OPUS,payload=97,clock-rate=48000,encoding-params=(string)2",
             ):
                 self.rtc.emit(
                     "add-transceiver",
@@ -81,13 +109,18 @@ class Peer:
             pads = [p for p in self.rtc.pads if p.direction == Gst.PadDirection.SINK]
             while any(p.get_current_caps() is None for p in pads) and time.monotonic() < deadline:
                 time.sleep(0.05)
-        promise = Gst.Promise.new()
-        self.rtc.emit("create-offer", None, promise)
-        promise.wait()
-        offer = promise.get_reply().get_value("offer")
-        promise = Gst.Promise.new()
-        self.rtc.emit("set-local-description", offer, promise)
-        promise.wait()
+        # The offer lives in the reply, and the reply in its promise: both must outlive their use.
+        created = Gst.Promise.new()
+        self.rtc.emit("create-offer", None, created)
+        created.wait()
+        reply = created.get_reply()
+        applied = Gst.Promise.new()
+        self.rtc.emit("set-local-description", reply.get_value("offer"), applied)
+        applied.wait()
+
+    def on_element(self, _, __, element):
+        if element.__gtype__.name == "GstDtlsDec":
+            element.set_property("pem", self.pem)
 
     def on_gathering(self, rtc, _):
         if rtc.get_property("ice-gathering-state") != GstWebRTC.WebRTCICEGatheringState.COMPLETE:
@@ -100,6 +133,8 @@ class Peer:
 
     def post_offer(self):
         sdp = self.rtc.get_property("local-description").sdp.as_text()
+        # webrtcbin wrote the fingerprint of the certificate that it would have used by itself.
+        sdp = re.sub(r"a=fingerprint:\S+ \S+", f"a=fingerprint:sha-256 {fingerprint(self.pem)}", sdp)
         status, headers, body = http("POST", self.args.url, self.args.token, sdp.encode())
         print(json.dumps({"state": "negotiated", "status": status}), flush=True)
         if status != 201:
