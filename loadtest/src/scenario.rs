@@ -38,9 +38,12 @@ pub struct Scenario {
     pub window: f64,
     /// Who is in a room.
     pub roles: Vec<Role>,
-    /// What the relay must offer, beside media.
+    /// Without these the scenario would say nothing: it is reported as not supported, and not run.
     #[serde(default)]
     pub needs: Vec<Lane>,
+    /// Without these it runs, and what it leaves out is reported as not supported.
+    #[serde(default)]
+    pub wants: Vec<Lane>,
     /// The network between generator and relay.
     #[serde(default)]
     pub impairment: Impairment,

@@ -4,15 +4,22 @@
 //! their peers, run timers that are due, send. Whoever owns the thread talks to it by closures
 //! ([`MediaThread::call`]), so that it needs no message for each thing a scenario may want.
 
-use super::clock::Clock;
+use super::clock::{Clock, unix_now};
+use super::impair::{ImpairStats, Impairment};
 use super::socket::{Socket, SocketStats};
-use crate::peer::{Answer, Outbox, Peer, PeerConfig, PeerContext, PeerError, PeerEvent, Proto};
-use mio::{Events, Poll, Token, Waker};
+use crate::peer::{Answer, Outbox, Peer, PeerConfig, PeerContext, PeerError, PeerEvent, Proto, Run};
+use crate::result::Recorder;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use sealcast_model::Time;
+use sealcast_netsim::LinkConfig;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -26,6 +33,10 @@ const BUFFER: usize = 65_536;
 const IDLE: Duration = Duration::from_millis(500);
 /// The waker's token; peers count from 0.
 const WAKER: Token = Token(usize::MAX);
+/// The timer's token. epoll itself waits for whole milliseconds, which would show as latency.
+const TIMER: Token = Token(usize::MAX - 1);
+/// Datagrams of one segmented send (the kernel's UDP_MAX_SEGMENTS is 64 on older ones).
+const MAX_SEGMENTS: usize = 64;
 
 /// A peer of one thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,6 +67,15 @@ pub enum StartError {
 #[error("the media thread has ended")]
 pub struct ThreadGone;
 
+/// How far a thread lagged since this was last taken.
+#[derive(Debug, Default)]
+pub struct LoopLag {
+    /// How late timers ran.
+    pub timers: Recorder,
+    /// How long datagrams lay in the kernel before they were read.
+    pub receive: Recorder,
+}
+
 type Job = Box<dyn FnOnce(&mut MediaLoop) + Send>;
 
 /// A handle of a thread that runs peers. The thread ends when the last handle is dropped and its
@@ -74,9 +94,16 @@ impl MediaThread {
     pub fn spawn(name: &str, clock: Clock, ctx: PeerContext) -> Result<MediaThread, StartError> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK);
+        let timer = timer.map_err(io::Error::from)?;
+        let fd = timer.as_fd().as_raw_fd();
+        poll.registry()
+            .register(&mut SourceFd(&fd), TIMER, Interest::READABLE)?;
         let (jobs, inbox) = channel();
         let mut media = MediaLoop {
             poll,
+            timer,
+            lag: LoopLag::default(),
             clock,
             ctx,
             peers: HashMap::new(),
@@ -95,6 +122,16 @@ impl MediaThread {
             waker,
             thread: Some(thread),
         })
+    }
+
+    /// Runs `job` on the thread, between two of its turns, and does not wait for it.
+    ///
+    /// # Errors
+    /// [`ThreadGone`].
+    pub fn post(&self, job: impl FnOnce(&mut MediaLoop) + Send + 'static) -> Result<(), ThreadGone> {
+        let jobs = self.jobs.as_ref().ok_or(ThreadGone)?;
+        jobs.send(Box::new(job)).map_err(|_| ThreadGone)?;
+        self.waker.wake().map_err(|_| ThreadGone)
     }
 
     /// Runs `job` on the thread, between two of its turns, and waits for what it returns.
@@ -135,6 +172,7 @@ struct Running {
     peer: Peer,
     socket: Socket,
     on_event: EventSink,
+    impairment: Option<Box<Impairment>>,
     /// The timer that counts; others in the heap are stale.
     armed: Time,
 }
@@ -142,6 +180,8 @@ struct Running {
 /// The thread's peers, for [`MediaThread::call`].
 pub struct MediaLoop {
     poll: Poll,
+    timer: TimerFd,
+    lag: LoopLag,
     clock: Clock,
     ctx: PeerContext,
     peers: HashMap<usize, Running>,
@@ -179,6 +219,7 @@ impl MediaLoop {
                 peer,
                 socket,
                 on_event,
+                impairment: None,
                 armed: Time::NEVER,
             },
         );
@@ -209,6 +250,25 @@ impl MediaLoop {
         let result = f(now, &mut running.peer, &mut self.out);
         self.settle(now, id.0);
         Some(result)
+    }
+
+    /// Puts a bad network between a peer and its socket.
+    pub fn impair(&mut self, id: PeerId, up: LinkConfig, down: LinkConfig, seed: u64) {
+        if let Some(running) = self.peers.get_mut(&id.0) {
+            running.impairment = Some(Box::new(Impairment::new(up, down, seed)));
+        }
+    }
+
+    /// What the bad network of a peer did.
+    #[must_use]
+    pub fn impair_stats(&self, id: PeerId) -> ImpairStats {
+        let impairment = self.peers.get(&id.0).and_then(|r| r.impairment.as_ref());
+        impairment.map(|i| i.stats()).unwrap_or_default()
+    }
+
+    /// How far the thread lagged since this was last called.
+    pub fn take_lag(&mut self) -> LoopLag {
+        std::mem::take(&mut self.lag)
     }
 
     /// Closes a peer, telling the relay, and forgets it.
@@ -247,10 +307,7 @@ impl MediaLoop {
                     Err(std::sync::mpsc::TryRecvError::Disconnected) => return,
                 }
             }
-            let wait = self
-                .next_timer()
-                .saturating_since(self.clock.now())
-                .min(IDLE);
+            let wait = self.arm_timer();
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(e) if e.kind() != io::ErrorKind::Interrupted => {
                     tracing::error!(error = %e, "epoll failed");
@@ -259,7 +316,7 @@ impl MediaLoop {
                 _ => {}
             }
             for event in &events {
-                if event.token() != WAKER {
+                if event.token().0 < TIMER.0 {
                     self.on_ready(event.token().0, event.is_writable());
                 }
             }
@@ -274,14 +331,26 @@ impl MediaLoop {
             let Some(running) = self.peers.get_mut(&id) else {
                 return;
             };
-            let Running { peer, socket, .. } = running;
+            let Running {
+                peer,
+                socket,
+                impairment,
+                ..
+            } = running;
             if writable {
                 socket.on_writable();
             }
-            let out = &mut self.out;
-            more = socket.receive(&mut self.buffer, &mut self.stats, &mut |route, packet| {
-                peer.handle_packet(now, route, packet, out);
-            });
+            let (out, lag) = (&mut self.out, &mut self.lag.receive);
+            let mut on_packet = |route, arrived: Option<Duration>, packet: &mut [u8]| {
+                if let Some(arrived) = arrived {
+                    lag.record(unix_now().saturating_sub(arrived));
+                }
+                match impairment {
+                    None => peer.handle_packet(now, route, packet, out),
+                    Some(impairment) => impairment.push_down(now, route, packet),
+                }
+            };
+            more = socket.receive(&mut self.buffer, &mut self.stats, &mut on_packet);
             self.settle(now, id);
         }
     }
@@ -297,35 +366,60 @@ impl MediaLoop {
             };
             if running.armed == due {
                 running.armed = Time::NEVER;
+                self.lag.timers.record(self.clock.now().saturating_since(due));
+                if let Some(impairment) = &mut running.impairment {
+                    while let Some((route, mut packet)) = impairment.pop_down(now) {
+                        running.peer.handle_packet(now, route, &mut packet, &mut self.out);
+                    }
+                }
                 running.peer.handle_timeout(now, &mut self.out);
                 self.settle(now, id);
             }
         }
     }
 
-    fn next_timer(&self) -> Time {
-        self.timers
-            .peek()
-            .map_or(Time::NEVER, |Reverse((due, _))| *due)
+    /// Sets the timer for what is due next, and returns how long to wait at most.
+    fn arm_timer(&mut self) -> Duration {
+        let Some(Reverse((due, _))) = self.timers.peek() else {
+            return IDLE;
+        };
+        let wait = due.saturating_since(self.clock.now());
+        if wait.is_zero() || wait >= IDLE {
+            return wait.min(IDLE);
+        }
+        let expiration = Expiration::OneShot(TimeSpec::from_duration(wait));
+        let flags = TimerSetTimeFlags::empty();
+        // Without the timer, waits end with the next whole millisecond.
+        self.timer.set(expiration, flags).map_or(wait, |()| IDLE)
     }
 
     /// Sends what a peer produced, hands its events on, arms its timer.
     fn settle(&mut self, now: Time, id: usize) {
         if let Some(running) = self.peers.get_mut(&id) {
-            for datagram in self.out.iter() {
-                running.socket.send(
-                    self.poll.registry(),
-                    Token(id),
-                    datagram.route.remote,
-                    datagram.bytes,
-                    &mut self.stats,
-                );
+            let (registry, token) = (self.poll.registry(), Token(id));
+            if let Some(impairment) = &mut running.impairment {
+                impairment.push_up(now, &self.out);
+                while let Some((route, packet)) = impairment.pop_up(now) {
+                    let run = Run {
+                        route,
+                        bytes: &packet,
+                        segment: packet.len(),
+                        count: 1,
+                    };
+                    running.socket.send(registry, token, &run, &mut self.stats);
+                }
+            } else {
+                for run in self.out.runs(MAX_SEGMENTS) {
+                    running.socket.send(registry, token, &run, &mut self.stats);
+                }
             }
             while let Some(event) = running.peer.poll_event() {
                 (running.on_event)(now, event);
             }
             // If an earlier timer is armed, it fires for nothing and arms this one.
-            let due = running.peer.poll_timeout();
+            let impaired = running.impairment.as_ref();
+            let impaired = impaired.map_or(Time::NEVER, |i| i.poll_timeout());
+            let due = running.peer.poll_timeout().min(impaired);
             if due < running.armed {
                 running.armed = due;
                 self.timers.push(Reverse((due, id)));

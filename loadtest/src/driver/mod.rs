@@ -6,11 +6,13 @@
 
 mod clock;
 mod framing;
+mod impair;
 mod media;
 mod signal;
 mod socket;
 
-pub use clock::Clock;
-pub use media::{Bind, EventSink, MediaLoop, MediaThread, PeerId, StartError, ThreadGone};
-pub use signal::{Joined, Signal, SignalError, SignalEvent, TrackInfo};
+pub use clock::{Clock, unix_now};
+pub use impair::ImpairStats;
+pub use media::{Bind, EventSink, LoopLag, MediaLoop, MediaThread, PeerId, StartError, ThreadGone};
+pub use signal::{Io, Joined, Signal, SignalError, SignalEvent, TrackInfo};
 pub use socket::SocketStats;

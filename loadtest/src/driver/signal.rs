@@ -4,11 +4,12 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
 use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 /// PROTOCOL.md §3.
 const SUBPROTOCOL: &str = "sealcast.v1";
@@ -108,9 +109,13 @@ pub enum SignalEvent {
     Other(Value),
 }
 
+/// A byte stream to a server.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
 /// A signalling connection.
 pub struct Signal {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: WebSocketStream<Box<dyn Io>>,
     next_id: u64,
     events: VecDeque<SignalEvent>,
 }
@@ -122,8 +127,23 @@ impl Signal {
     /// [`SignalError::Url`] or [`SignalError::Socket`].
     pub async fn connect(url: &str) -> Result<Signal, SignalError> {
         let uri: Uri = url.parse().map_err(|_| SignalError::Url(url.to_owned()))?;
+        let (host, port) = uri
+            .host()
+            .filter(|_| uri.scheme_str() == Some("ws"))
+            .map(|host| (host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(80)))
+            .ok_or_else(|| SignalError::Url(url.to_owned()))?;
+        let stream = TcpStream::connect((host, port)).await;
+        let stream = stream.map_err(tungstenite::Error::Io)?;
+        Signal::over(Box::new(stream), uri.clone()).await
+    }
+
+    /// Opens a WebSocket on a stream to the server of `uri`, TLS already done.
+    ///
+    /// # Errors
+    /// [`SignalError::Socket`].
+    pub async fn over(stream: Box<dyn Io>, uri: Uri) -> Result<Signal, SignalError> {
         let request = ClientRequestBuilder::new(uri).with_sub_protocol(SUBPROTOCOL);
-        let (socket, _) = connect_async(request).await?;
+        let (socket, _) = client_async(request, stream).await?;
         Ok(Signal {
             socket,
             next_id: 1,

@@ -380,6 +380,12 @@ impl Peer {
         self.senders.get(sender)?.seal_context()
     }
 
+    /// The name that a sender's frames carry ([`crate::model::FrameInfo::stream`]).
+    #[must_use]
+    pub fn stream(&self, sender: usize) -> Option<u64> {
+        self.senders.get(sender).map(Sender::stream)
+    }
+
     /// The slots, as negotiated.
     #[must_use]
     pub fn slots(&self) -> &[SlotState] {

@@ -16,7 +16,7 @@ mod send;
 mod transport;
 
 pub use client::{Peer, PeerConfig, PeerError, PeerEvent, PeerFaults, SealConfig, SlotState};
-pub use outbox::{Datagram, Outbox};
+pub use outbox::{Datagram, Outbox, Run};
 pub use receive::{ReceiveStats, Received, RejectReason};
 pub use sdp::{Answer, AnswerError, AnswerMedia};
 pub use send::{SendStats, SenderParams};

@@ -253,6 +253,11 @@ impl Answer {
             .map(|(_, addr)| *addr)
     }
 
+    /// Replaces the candidates by this one: for a relay behind an address that it does not know.
+    pub fn via(&mut self, proto: Proto, addr: SocketAddr) {
+        self.remote.candidates = vec![(proto, addr)];
+    }
+
     /// Leaves only candidates of this protocol.
     pub fn only(&mut self, proto: Proto) {
         self.remote.candidates.retain(|(p, _)| *p == proto);

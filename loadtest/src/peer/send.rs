@@ -80,6 +80,7 @@ enum Encoder {
 /// A stream from encoder to SRTP.
 pub(super) struct Sender {
     codec: Codec,
+    stream: u64,
     encoder: Encoder,
     sealer: Option<Sealer>,
     packetizer: Packetizer,
@@ -149,6 +150,7 @@ impl Sender {
         };
         Sender {
             codec,
+            stream,
             encoder,
             sealer,
             packetizer: Packetizer::new(codec, MAX_PAYLOAD, seed as u16),
@@ -190,6 +192,11 @@ impl Sender {
 
     pub(super) fn stats(&self) -> SendStats {
         self.packets.stats
+    }
+
+    /// The name of its stream in its frames.
+    pub(super) fn stream(&self) -> u64 {
+        self.stream
     }
 
     /// What the relay must be told of the seal (PROTOCOL.md §7.2).

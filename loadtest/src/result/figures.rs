@@ -145,6 +145,14 @@ impl Figures {
         Ok(value.map(|value| Figure { value, unit }))
     }
 
+    /// The unit of the figure of this name.
+    ///
+    /// # Errors
+    /// [`UnknownFigure`].
+    pub fn unit(&self, name: &str) -> Result<Unit, UnknownFigure> {
+        unit_of(name).ok_or_else(|| UnknownFigure(name.to_owned()))
+    }
+
     /// The value of a figure that is known to exist; `None` if nothing was measured.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<f64> {

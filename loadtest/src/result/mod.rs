@@ -8,7 +8,7 @@ mod histogram;
 mod names;
 mod validity;
 
-pub use figures::{Figure, Figures, Unit};
+pub use figures::{DERIVED, DWELL, Figure, Figures, Unit, UnknownFigure};
 pub use histogram::{Latencies, Recorder};
 pub use names::{Counter, Hist};
 pub use validity::{Limits, Validity};
