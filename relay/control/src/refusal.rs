@@ -2,7 +2,7 @@
 //! §3.1, what each does to the socket, and the HTTP status that WHIP and WHEP give for it.
 
 use crate::rooms::message;
-use crate::sdp::SdpError;
+use crate::sdp::{SdpError, SdpErrorKind};
 use crate::token::TokenError;
 use axum::extract::ws::Utf8Bytes;
 use sealcast_model::CommandError;
@@ -50,7 +50,8 @@ pub enum Code {
     NoSlot,
     /// The m-line already carries a track.
     MidInUse,
-    /// The receiver did not negotiate the track's codec.
+    /// The receiver did not negotiate the track's codec, or an offer has nothing that the relay
+    /// takes.
     CodecUnsupported,
     /// A limit is reached.
     Limit,
@@ -236,10 +237,10 @@ impl From<CommandError> for Refusal {
 
 impl From<SdpError> for Refusal {
     fn from(error: SdpError) -> Self {
-        let code = if error.kind.is_size() {
-            Code::SdpTooLarge
-        } else {
-            Code::BadSdp
+        let code = match error.kind {
+            SdpErrorKind::NothingAcceptable => Code::CodecUnsupported,
+            kind if kind.is_size() => Code::SdpTooLarge,
+            _ => Code::BadSdp,
         };
         Refusal {
             code,

@@ -150,6 +150,11 @@ pub fn negotiate(
         });
     }
     let (session, ordinals) = (answerer.out, answerer.ordinals);
+    match role {
+        Role::Publisher if session.receive.is_empty() => Err(SdpErrorKind::NothingAcceptable),
+        Role::Player if session.slots.is_empty() => Err(SdpErrorKind::NothingAcceptable),
+        _ => Ok(()),
+    }?;
     let sctp_port = plan.iter().find_map(|s| match s {
         Section::Data(port) => Some(*port),
         _ => None,

@@ -10,6 +10,8 @@ pub use key::{Algorithm, KeyError, TokenKey};
 pub use mint::{Minter, TokenRequest};
 
 use crate::limits;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{TokenData, Validation};
 use sealcast_model::Source;
@@ -201,10 +203,12 @@ impl Verifier {
     }
 
     fn verify_signature(&self, token: &str) -> Result<Claims, TokenError> {
-        let header = jsonwebtoken::decode_header(token).map_err(|e| self.classify(e.kind()))?;
-        if header.alg != self.algorithm.into() {
+        // RFC 8725 §3.1: "each key MUST be used with exactly one algorithm". Compared as text, so
+        // that every other word, `none` among them, is told apart from what is no token at all.
+        if algorithm_of(token).ok_or(TokenError::Malformed)? != self.algorithm.as_str() {
             return Err(TokenError::Algorithm);
         }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
         // RFC 7515 §4.1.11: "If any of the listed extension Header Parameters are not understood
         // and supported by the recipient, then the JWS is invalid." None is supported here.
         if header.crit.is_some() {
@@ -224,22 +228,10 @@ impl Verifier {
         for key in candidates {
             match jsonwebtoken::decode::<Claims>(token, key.decoding(), &validation) {
                 Ok(TokenData { claims, .. }) => return Ok(claims),
-                Err(e) => error = self.classify(e.kind()),
+                Err(e) => error = classify(e.kind()),
             }
         }
         Err(error)
-    }
-
-    fn classify(&self, kind: &ErrorKind) -> TokenError {
-        match kind {
-            ErrorKind::InvalidSignature => TokenError::Signature,
-            // `alg: none` is no algorithm of the library, which reports it as one of these.
-            ErrorKind::InvalidAlgorithm
-            | ErrorKind::InvalidAlgorithmName
-            | ErrorKind::MissingAlgorithm
-            | ErrorKind::UnsupportedAlgorithm => TokenError::Algorithm,
-            _ => TokenError::Malformed,
-        }
     }
 
     fn check(&self, claims: Claims, now: u64) -> Result<Identity, TokenError> {
@@ -277,6 +269,26 @@ impl Verifier {
             grants: claims.grants,
         })
     }
+}
+
+fn classify(kind: &ErrorKind) -> TokenError {
+    match kind {
+        ErrorKind::InvalidSignature => TokenError::Signature,
+        ErrorKind::InvalidAlgorithm => TokenError::Algorithm,
+        _ => TokenError::Malformed,
+    }
+}
+
+/// What a token's header says of its algorithm.
+fn algorithm_of(token: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Header {
+        alg: String,
+    }
+    let header = token.split('.').next()?;
+    let header = URL_SAFE_NO_PAD.decode(header).ok()?;
+    let header: Header = serde_json::from_slice(&header).ok()?;
+    Some(header.alg)
 }
 
 /// Whether `name` is 1–128 bytes of `A-Z a-z 0-9 . _ -`.

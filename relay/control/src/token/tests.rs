@@ -173,10 +173,7 @@ fn unsigned_and_foreign_tokens_are_refused() {
         let header = B64.encode(json!({"alg": alg, "typ": "JWT"}).to_string());
         for signature in ["", "AAAA"] {
             let error = verifier.verify(&format!("{header}.{payload}.{signature}"), NOW);
-            assert!(
-                matches!(error, Err(TokenError::Algorithm | TokenError::Malformed)),
-                "{alg}: {error:?}"
-            );
+            assert_eq!(error, Err(TokenError::Algorithm), "{alg}");
         }
     }
     let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
