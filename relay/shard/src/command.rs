@@ -10,14 +10,30 @@ use sealcast_model::{
 };
 use sealcast_rtp::rtcp::RtcpWriter;
 use sealcast_session::{Session, SessionError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Slots named in one BYE: the five bits of its count (RFC 3550 §6.6).
 const SSRCS_PER_BYE: usize = 31;
 
 impl Shard {
     /// Carries a command out. What it causes to be sent leaves with the next
-    /// [`flush`](Shard::flush).
+    /// [`flush`](Shard::flush). A bug that it sets off costs the session it is about.
     pub fn handle_command(&mut self, now: Time, command: Command) {
+        let (request, session) = about(&command);
+        let carried_out = catch_unwind(AssertUnwindSafe(|| self.carry_out(now, command)));
+        if carried_out.is_err() {
+            match session.and_then(|id| self.by_id.get(&id)).copied() {
+                Some(key) => self.contain(now, key),
+                None => self.count(Counter::SessionPanics),
+            }
+            if let Some(request) = request {
+                self.reply(request, Err(CommandError::Busy));
+            }
+        }
+        self.take_media_events(now);
+    }
+
+    fn carry_out(&mut self, now: Time, command: Command) {
         match command {
             Command::OpenSession {
                 request,
@@ -68,7 +84,6 @@ impl Shard {
             } => self.send_data(now, session, binary, &data),
             Command::Stop => self.stop(now),
         }
-        self.take_media_events(now);
     }
 
     fn reply(&mut self, request: RequestId, result: Result<(), CommandError>) {
@@ -211,6 +226,26 @@ impl Shard {
         for key in keys {
             self.close(now, key, CloseReason::Stopping);
         }
+    }
+}
+
+/// The request a command is to be answered by, and the session that bears the blame for it.
+fn about(command: &Command) -> (Option<RequestId>, Option<SessionId>) {
+    match command {
+        Command::OpenSession {
+            request, session, ..
+        }
+        | Command::UpdateMedia {
+            request, session, ..
+        }
+        | Command::AssignSlots {
+            request, session, ..
+        } => (Some(*request), Some(*session)),
+        Command::Publish { request, publish } => (Some(*request), Some(publish.session)),
+        Command::CloseSession { session, .. } | Command::SendData { session, .. } => {
+            (None, Some(*session))
+        }
+        Command::Unpublish { .. } | Command::SetMuted { .. } | Command::Stop => (None, None),
     }
 }
 
