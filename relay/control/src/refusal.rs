@@ -59,6 +59,8 @@ pub enum Code {
     Busy,
     /// The room demands sealed media.
     Unsealed,
+    /// A group message that the delivery service did not take.
+    BadGroup,
     /// The relay is stopping.
     GoingAway,
     /// A bug in the relay.
@@ -67,7 +69,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 25] = [
+    pub const ALL: [Code; 26] = [
         Code::BadMessage,
         Code::UnknownType,
         Code::TooLarge,
@@ -91,6 +93,7 @@ impl Code {
         Code::Limit,
         Code::Busy,
         Code::Unsealed,
+        Code::BadGroup,
         Code::GoingAway,
         Code::Internal,
     ];
@@ -122,6 +125,7 @@ impl Code {
             Code::Limit => "limit",
             Code::Busy => "busy",
             Code::Unsealed => "unsealed",
+            Code::BadGroup => "bad_group",
             Code::GoingAway => "going_away",
             Code::Internal => "internal",
         }

@@ -51,6 +51,11 @@ impl DeliveryKey {
         self.suite
     }
 
+    /// The suite's number in the MLS registry.
+    pub fn suite_number(&self) -> u16 {
+        u16::from(self.suite)
+    }
+
     pub(crate) fn pair(&self) -> &SignatureKeyPair {
         &self.pair
     }

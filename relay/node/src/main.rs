@@ -4,6 +4,7 @@
 
 mod addresses;
 mod config;
+mod delivery;
 mod development;
 mod logging;
 mod serve;

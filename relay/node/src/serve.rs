@@ -48,6 +48,9 @@ pub(crate) enum ServeError {
     /// No address to announce.
     #[error("there is no address to announce: set media.bind or media.public_addresses")]
     NoAddress,
+    /// The delivery service's key.
+    #[error(transparent)]
+    Delivery(#[from] crate::delivery::SeedError),
     /// Metrics.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -94,13 +97,14 @@ async fn serve(checked: Checked, minter: Option<Minter>) -> Result<(), ServeErro
     let shards = Shards::start(&settings, dtls)?;
     let stats = shards.ports.iter().map(|p| (p.id, Arc::clone(&p.stats)));
     metrics.export_shards(stats.collect())?;
-    let rooms = Rooms::new(
+    let rooms = Rooms::with_group_keys(
         rooms_config(&settings),
         media_policy(&settings),
         shards.fingerprint,
         shards.ports.clone(),
         Arc::clone(&metrics),
         tokio::runtime::Handle::current(),
+        crate::delivery::key(&settings)?,
     );
     let threads = shards.bridge(&rooms)?;
     let app = Arc::new(App {

@@ -11,7 +11,7 @@ mod whip;
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
 use crate::signal;
-use crate::token::{Minter, Verifier};
+use crate::token::{IDENTITY_AUDIENCE, Minter, Verifier};
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -60,6 +60,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/signal", any(upgrade))
         .route("/v1/config", get(config))
         .route("/dev/token", post(development::token))
+        .route("/dev/assertion", post(development::assertion))
         .route("/whip/{room}", options(whip::preflight).post(whip::publish))
         .route("/whep/{room}", options(whip::preflight).post(whip::play))
         .route(
@@ -119,14 +120,23 @@ fn unavailable(text: &'static str) -> Response {
 /// What the consult page must know (PROTOCOL.md §10).
 async fn config(State(app): State<Arc<App>>) -> Response {
     #[derive(Serialize)]
-    struct Config {
+    struct Config<'a> {
         version: &'static str,
         protocol: u64,
         development: bool,
         sealed: &'static str,
+        keys: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        issuer: Option<Issuer<'a>>,
         codecs: Codecs,
         simulcast: bool,
         grace_seconds: u64,
+    }
+    #[derive(Serialize)]
+    struct Issuer<'a> {
+        issuer: &'a str,
+        audience: &'static str,
+        keys: [&'a serde_json::Value; 1],
     }
     #[derive(Serialize)]
     struct Codecs {
@@ -135,11 +145,21 @@ async fn config(State(app): State<Arc<App>>) -> Response {
     }
     let policy = app.rooms.policy();
     let names = |codecs: &[sealcast_model::Codec]| codecs.iter().map(|c| c.name()).collect();
+    let development = app.development.as_ref();
+    let issuer = development.and_then(|minter| {
+        Some(Issuer {
+            issuer: minter.issuer(),
+            audience: IDENTITY_AUDIENCE,
+            keys: [minter.public_jwk()?],
+        })
+    });
     let config = Config {
         version: app.version,
         protocol: 1,
         development: app.development.is_some(),
         sealed: signal::sealed_name(app.rooms.config().sealed_required),
+        keys: signal::keys_name(app.rooms.group_suite().is_some()),
+        issuer,
         codecs: Codecs {
             audio: names(&policy.audio),
             video: names(&policy.video),

@@ -9,6 +9,7 @@ use crate::token::TokenError;
 use prometheus::{
     Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use sealcast_delivery::Counters;
 use sealcast_model::{CommandError, ShardId, ShardStats};
 use std::sync::Arc;
 
@@ -26,6 +27,11 @@ pub struct Metrics {
     whip: IntCounterVec,
     connected: IntCounterVec,
     shard_refused: IntCounterVec,
+    groups: IntGauge,
+    group_events: IntCounterVec,
+    group_messages: IntCounterVec,
+    sealed_messages: IntCounterVec,
+    client_frames: IntCounterVec,
     connections: IntGauge,
     connections_refused: IntCounterVec,
     connection_errors: IntCounterVec,
@@ -180,6 +186,27 @@ impl Metrics {
                 "Commands that a shard refused or did not take, by error.",
                 &["error"],
             )?,
+            groups: gauge("sealcast_groups", "Rooms with an MLS group.")?,
+            group_events: counters(
+                "sealcast_group_events_total",
+                "What delivery services did, by kind.",
+                &["event"],
+            )?,
+            group_messages: counters(
+                "sealcast_group_messages_total",
+                "Clients' messages to delivery services, by result.",
+                &["result"],
+            )?,
+            sealed_messages: counters(
+                "sealcast_sealed_messages_total",
+                "Sealed messages handed on, by lane.",
+                &["lane"],
+            )?,
+            client_frames: counters(
+                "sealcast_client_frames_total",
+                "Frames that clients say they opened, or could not, by result.",
+                &["result"],
+            )?,
             connections: gauge("sealcast_http_connections", "HTTP connections open.")?,
             connections_refused: counters(
                 "sealcast_http_connections_refused_total",
@@ -204,6 +231,8 @@ impl Metrics {
                 .with_label_values(&[role_name(role)])
                 .set(0);
         }
+        self.group_events(&Counters::default(), &Counters::default());
+        self.client_frames(0, 0, 0);
         for error in TokenError::ALL {
             self.tokens_refused.with_label_values(&[error.reason()]);
         }
@@ -260,6 +289,45 @@ impl Metrics {
     pub(crate) fn socket_closed(&self, end: SocketEnd) {
         self.sockets.dec();
         self.sockets_closed.with_label_values(&[end.as_str()]).inc();
+    }
+
+    /// What happened between two readings of a delivery service's counters.
+    pub(crate) fn group_events(&self, before: &Counters, now: &Counters) {
+        for ((event, before), (_, now)) in group_events(before).into_iter().zip(group_events(now)) {
+            let events = self.group_events.with_label_values(&[event]);
+            events.inc_by(now.saturating_sub(before));
+        }
+    }
+
+    pub(crate) fn group_active(&self, active: bool) {
+        if active {
+            self.groups.inc();
+        } else {
+            self.groups.dec();
+        }
+    }
+
+    /// `refused` is the code of a delivery error.
+    pub(crate) fn group_message(&self, refused: Option<&'static str>) {
+        let result = refused.unwrap_or("ok");
+        self.group_messages.with_label_values(&[result]).inc();
+    }
+
+    pub(crate) fn sealed_message(&self) {
+        self.sealed_messages
+            .with_label_values(&["signalling"])
+            .inc();
+    }
+
+    pub(crate) fn client_frames(&self, opened: u32, unknown_key: u32, failed: u32) {
+        for (result, frames) in [
+            ("opened", opened),
+            ("unknown_key", unknown_key),
+            ("failed", failed),
+        ] {
+            let counter = self.client_frames.with_label_values(&[result]);
+            counter.inc_by(u64::from(frames));
+        }
     }
 
     /// `request` must be a name from the protocol, never one that a client made up.
@@ -331,6 +399,19 @@ impl Metrics {
         };
         of.with_label_values(&[end.as_str()]).inc();
     }
+}
+
+/// A delivery service's counters with their labels.
+const fn group_events(c: &Counters) -> [(&'static str, u64); 7] {
+    [
+        ("commit", c.commits),
+        ("stale_commit", c.stale_commits),
+        ("invalid_commit", c.invalid_commits),
+        ("undone", c.undone),
+        ("added_again", c.added_again),
+        ("rebuilt", c.rebuilt),
+        ("stalled", c.stalled),
+    ]
 }
 
 const fn role_name(role: Role) -> &'static str {

@@ -6,14 +6,17 @@
 
 mod client;
 mod event;
+mod group;
 mod media;
 mod player;
 mod room;
+mod sealed;
 mod shards;
 
 pub use client::{Client, ClientQueue, Outgoing};
 pub use event::{OwnTrackInfo, SlotInfo, Snapshot};
 pub use media::{PublishRequest, SlotRequest};
+pub use sealed::TrackReport;
 pub use shards::ShardPort;
 
 use crate::metrics::Metrics;
@@ -24,7 +27,9 @@ use crate::token::Identity;
 use dashmap::DashMap;
 pub(crate) use event::message;
 use event::{ClientEvent, RoomEvent};
+use group::Group;
 use room::{Participant, Room, State};
+use sealcast_delivery::DeliveryKey;
 use sealcast_model::{
     CloseReason, Command, Event, ParticipantId, RoomId, SessionId, TrackId, TransportKind,
 };
@@ -55,6 +60,8 @@ pub struct Rooms {
     policy: MediaPolicy,
     fingerprint: [u8; 32],
     shards: Shards,
+    /// Signs for the delivery services of rooms with group keys.
+    delivery: Option<Arc<DeliveryKey>>,
     rooms: DashMap<String, Arc<Room>>,
     sessions: DashMap<SessionId, Seat>,
     tracks: DashMap<TrackId, Arc<Room>>,
@@ -126,7 +133,7 @@ pub struct Resumed {
 
 impl Rooms {
     /// An empty directory over `shards`, whose DTLS certificate has `fingerprint`. Timers run on
-    /// `runtime`.
+    /// `runtime`. The rooms have link keys only.
     #[must_use]
     pub fn new(
         config: RoomsConfig,
@@ -136,11 +143,26 @@ impl Rooms {
         metrics: Arc<Metrics>,
         runtime: Handle,
     ) -> Arc<Self> {
+        Self::with_group_keys(config, policy, fingerprint, shards, metrics, runtime, None)
+    }
+
+    /// As [`Rooms::new`]; with a key, every room has a delivery service for a group's handshakes.
+    #[must_use]
+    pub fn with_group_keys(
+        config: RoomsConfig,
+        policy: MediaPolicy,
+        fingerprint: [u8; 32],
+        shards: Vec<ShardPort>,
+        metrics: Arc<Metrics>,
+        runtime: Handle,
+        delivery: Option<Arc<DeliveryKey>>,
+    ) -> Arc<Self> {
         Arc::new(Rooms {
             config,
             policy,
             fingerprint,
             shards: Shards::new(shards, Arc::clone(&metrics)),
+            delivery,
             rooms: DashMap::new(),
             sessions: DashMap::new(),
             tracks: DashMap::new(),
@@ -164,6 +186,12 @@ impl Rooms {
     #[must_use]
     pub const fn policy(&self) -> &MediaPolicy {
         &self.policy
+    }
+
+    /// The MLS cipher suite of the rooms' groups, where they have group keys.
+    #[must_use]
+    pub fn group_suite(&self) -> Option<u16> {
+        self.delivery.as_ref().map(|key| key.suite_number())
     }
 
     /// Participants of the relay.
@@ -223,9 +251,10 @@ impl Rooms {
     ) -> Result<Seat, Refusal> {
         loop {
             let room = self.find_or_open(&identity.room)?;
+            let mut group = room.group.lock();
             let mut state = room.lock();
             if state.closed {
-                drop(state);
+                drop((state, group));
                 self.forget_room(&room);
                 continue;
             }
@@ -256,6 +285,9 @@ impl Rooms {
                 participant: participant.id,
             });
             state.participants.push(participant);
+            if role == Role::Interactive {
+                group.on_joined(seat.participant);
+            }
             respond(&Joined {
                 participant: seat.participant,
                 resume_token: self.renew_resume_token(&mut state, &seat),
@@ -264,7 +296,7 @@ impl Rooms {
             self.shards.occupy(room.shard);
             self.metrics.participant_joined(role);
             tracing::info!(room = %room.id, participant = %seat.participant, ?role, "joined");
-            drop(state);
+            drop((state, group));
             return Ok(seat);
         }
     }
@@ -280,7 +312,8 @@ impl Rooms {
         let room = self.rooms.entry(name.to_owned()).or_insert_with(|| {
             let id = RoomId(random::u64());
             tracing::info!(room = %id, shard, "room opened");
-            Arc::new(Room::new(id, name.to_owned(), shard))
+            let group = Group::new(self.delivery.as_ref(), &self.metrics);
+            Arc::new(Room::new(id, name.to_owned(), shard, group))
         });
         Ok(Arc::clone(&room))
     }
@@ -331,6 +364,7 @@ impl Rooms {
         };
         // A request of the old socket that is still under way belongs into the snapshot.
         let _turn = seat.turn.lock().await;
+        let group = seat.room.group.lock();
         let mut state = seat.room.lock();
         let Some(p) = state.participant(seat.participant) else {
             self.metrics.resumed(false);
@@ -353,12 +387,16 @@ impl Rooms {
         self.metrics.resumed(true);
         tracing::info!(room = %seat.room.id, participant = %seat.participant, session, "resumed");
         drop(state);
+        // What was on its way to the former socket may be lost: nothing more of the group goes
+        // out until the new one has said what its client holds.
+        group.on_disconnected(&seat.room, seat.participant);
         Ok(seat.clone())
     }
 
     /// The socket `client` is gone. Its participant stays for the grace period, unless another
     /// socket has taken over.
     pub fn detach(self: &Arc<Self>, seat: &Seat, client: &Client) {
+        let group = seat.room.group.lock();
         let mut state = seat.room.lock();
         let Some(p) = state.participant(seat.participant) else {
             return;
@@ -369,6 +407,7 @@ impl Rooms {
         p.client = None;
         let attachment = p.attachment;
         drop(state);
+        group.on_disconnected(&seat.room, seat.participant);
         tracing::info!(room = %seat.room.id, participant = %seat.participant, "socket lost");
         let (rooms, seat) = (Arc::clone(self), seat.clone());
         self.runtime.spawn(async move {
@@ -393,6 +432,7 @@ impl Rooms {
     /// Takes a participant out of its room with all that it has. False if it was gone.
     pub fn leave(&self, seat: &Seat, reason: &'static str) -> bool {
         let room = &seat.room;
+        let group = room.group.lock();
         let mut state = room.lock();
         let index = state
             .participants
@@ -425,7 +465,9 @@ impl Rooms {
         state.closed = state.participants.is_empty();
         let empty = state.closed;
         drop(state);
+        group.on_left(room, gone.id);
         if empty {
+            room.group.on_room_closed();
             self.forget_room(room);
         }
         self.shards.vacate(room.shard);

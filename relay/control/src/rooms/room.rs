@@ -7,6 +7,7 @@ use super::client::Client;
 use super::event::{
     ClientEvent, OwnTrackInfo, ParticipantInfo, RoomEvent, SlotInfo, Snapshot, TrackInfo, message,
 };
+use super::group::Group;
 use crate::sdp::{Negotiated, Role};
 use crate::token::Grants;
 use sealcast_model::{
@@ -22,6 +23,7 @@ pub(crate) struct Room {
     pub(crate) name: String,
     /// The shard that all its sessions live on.
     pub(crate) shard: usize,
+    pub(crate) group: Group,
     state: Mutex<State>,
 }
 
@@ -97,11 +99,12 @@ impl Track {
 }
 
 impl Room {
-    pub(crate) fn new(id: RoomId, name: String, shard: usize) -> Self {
+    pub(crate) fn new(id: RoomId, name: String, shard: usize, group: Group) -> Self {
         Room {
             id,
             name,
             shard,
+            group,
             state: Mutex::default(),
         }
     }

@@ -4,9 +4,11 @@
 use crate::limits;
 use crate::refusal::{Code, Refusal};
 use crate::rooms::{
-    Joined, OwnTrackInfo, PublishRequest, Resumed, SlotInfo, SlotRequest, Snapshot,
+    Joined, OwnTrackInfo, PublishRequest, Resumed, SlotInfo, SlotRequest, Snapshot, TrackReport,
 };
 use crate::token::{Grants, source_from_str};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use sealcast_model::limits::{DATA_MESSAGE_MAX, SLOTS_PER_SESSION, TRACKS_PER_SESSION};
 use sealcast_model::{CommandError, Mid, ParticipantId, TrackId};
 use serde::{Deserialize, Serialize};
@@ -29,15 +31,38 @@ pub(super) struct Envelope {
 /// What a client asks for.
 #[derive(Debug)]
 pub(super) enum Request {
-    Join { token: String, room: Option<String> },
-    Resume { resume_token: String },
+    Join {
+        token: String,
+        room: Option<String>,
+    },
+    Resume {
+        resume_token: String,
+    },
     Leave,
-    Offer { sdp: String, restart: bool },
+    Offer {
+        sdp: String,
+        restart: bool,
+    },
     Publish(PublishRequest),
-    Unpublish { track: TrackId },
-    Mute { track: TrackId, muted: bool },
+    Unpublish {
+        track: TrackId,
+    },
+    Mute {
+        track: TrackId,
+        muted: bool,
+    },
     Slots(Vec<SlotRequest>),
-    Remove { participant: ParticipantId },
+    Remove {
+        participant: ParticipantId,
+    },
+    Group {
+        data: Vec<u8>,
+    },
+    Sealed {
+        to: Option<ParticipantId>,
+        data: String,
+    },
+    Report(Vec<TrackReport>),
 }
 
 /// Why a text is not a request: what to answer, and to which id where it has one.
@@ -89,6 +114,9 @@ pub(super) fn decode(text: &str) -> Result<Envelope, Undecodable> {
         "mute" => ("mute", mute(text)),
         "slots" => ("slots", slots(text)),
         "remove" => ("remove", remove(text)),
+        "group" => ("group", group(text)),
+        "sealed" => ("sealed", sealed(text)),
+        "report" => ("report", report(text)),
         _ => {
             let refusal = Refusal::new(Code::UnknownType, "version 1 has no request of this type");
             return Err(undecodable("unknown", refusal));
@@ -270,13 +298,78 @@ fn remove(text: &str) -> Result<Request, Refusal> {
         participant: String,
     }
     let m: Remove = fields(text)?;
-    let participant = m.participant.parse().map_err(|_| {
+    Ok(Request::Remove {
+        participant: participant(&m.participant)?,
+    })
+}
+
+fn group(text: &str) -> Result<Request, Refusal> {
+    #[derive(Deserialize)]
+    struct Group {
+        data: String,
+    }
+    let m: Group = fields(text)?;
+    let data = STANDARD.decode(&m.data).map_err(|_| NOT_BASE64)?;
+    Ok(Request::Group { data })
+}
+
+fn sealed(text: &str) -> Result<Request, Refusal> {
+    #[derive(Deserialize)]
+    struct Sealed {
+        #[serde(default)]
+        to: Option<String>,
+        data: String,
+    }
+    let m: Sealed = fields(text)?;
+    let len = STANDARD.decode(&m.data).map_err(|_| NOT_BASE64)?.len();
+    if len > DATA_MESSAGE_MAX {
+        return Err(Refusal::new(Code::Limit, "a sealed message is over 16 KiB"));
+    }
+    Ok(Request::Sealed {
+        to: m.to.as_deref().map(participant).transpose()?,
+        data: m.data,
+    })
+}
+
+fn report(text: &str) -> Result<Request, Refusal> {
+    #[derive(Deserialize)]
+    struct Report {
+        receiving: Vec<Received>,
+    }
+    #[derive(Deserialize)]
+    struct Received {
+        track: String,
+        #[serde(default)]
+        opened: u32,
+        #[serde(default)]
+        unknown_key: u32,
+        #[serde(default)]
+        failed: u32,
+    }
+    let m: Report = fields(text)?;
+    if m.receiving.len() > limits::ASSIGNMENTS {
+        return Err(Refusal::new(Code::Limit, "128 tracks at once"));
+    }
+    let reports = m.receiving.iter().map(|r| {
+        Ok(TrackReport {
+            track: track(&r.track)?,
+            opened: r.opened.min(limits::REPORTED_FRAMES),
+            unknown_key: r.unknown_key.min(limits::REPORTED_FRAMES),
+            failed: r.failed.min(limits::REPORTED_FRAMES),
+        })
+    });
+    reports.collect::<Result<_, Refusal>>().map(Request::Report)
+}
+
+const NOT_BASE64: Refusal = Refusal::new(Code::BadMessage, "data must be base64");
+
+fn participant(text: &str) -> Result<ParticipantId, Refusal> {
+    text.parse().map_err(|_| {
         Refusal::new(
             Code::BadMessage,
             "participant must be PA_ and 16 hex digits",
         )
-    })?;
-    Ok(Request::Remove { participant })
+    })
 }
 
 fn track(text: &str) -> Result<TrackId, Refusal> {
@@ -299,6 +392,9 @@ pub(super) enum Response<'a> {
         resume_token: &'a str,
         grace_seconds: u64,
         sealed: &'static str,
+        keys: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        group_suite: Option<u16>,
         grants: &'a Grants,
         limits: Limits,
         #[serde(flatten)]
@@ -345,6 +441,7 @@ impl<'a> Response<'a> {
         grants: &'a Grants,
         grace_seconds: u64,
         sealed_required: bool,
+        group_suite: Option<u16>,
         joined: &'a Joined,
     ) -> Self {
         Response::Joined {
@@ -355,6 +452,8 @@ impl<'a> Response<'a> {
             resume_token: &joined.resume_token,
             grace_seconds,
             sealed: sealed_name(sealed_required),
+            keys: keys_name(group_suite.is_some()),
+            group_suite,
             grants,
             limits: Limits {
                 slots: SLOTS_PER_SESSION,
@@ -381,6 +480,11 @@ impl<'a> Response<'a> {
 /// `sealed` on the wire.
 pub(crate) const fn sealed_name(required: bool) -> &'static str {
     if required { "required" } else { "optional" }
+}
+
+/// `keys` on the wire.
+pub(crate) const fn keys_name(group: bool) -> &'static str {
+    if group { "group" } else { "link" }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ mod message;
 mod rate;
 mod worker;
 
-pub(crate) use message::sealed_name;
+pub(crate) use message::{keys_name, sealed_name};
 
 use crate::http::App;
 use crate::limits;

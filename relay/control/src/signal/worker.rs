@@ -1,8 +1,10 @@
 //! Does a socket's requests, one after the other.
 
 use super::message::{Envelope, Request, Response};
+use super::rate::Bucket;
 use crate::clock;
 use crate::http::App;
+use crate::limits;
 use crate::refusal::{Code, Refusal};
 use crate::rooms::{Client, Seat, message};
 use crate::sdp::Role;
@@ -10,6 +12,7 @@ use crate::token::TokenError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 pub(super) struct Worker {
     app: Arc<App>,
@@ -17,6 +20,8 @@ pub(super) struct Worker {
     /// Tells the reader that the deadline for joining no longer applies.
     joined: Arc<AtomicBool>,
     seat: Option<Seat>,
+    /// Sealed messages: each goes out to everybody.
+    sealed: Bucket,
 }
 
 /// Whether the socket goes on.
@@ -32,6 +37,11 @@ impl Worker {
             client,
             joined,
             seat: None,
+            sealed: Bucket::new(
+                limits::SEALED_PER_SECOND,
+                limits::SEALED_BURST,
+                Instant::now(),
+            ),
         }
     }
 
@@ -107,6 +117,17 @@ impl Worker {
             Request::Mute { track, muted } => rooms.mute(&seat, track, muted).await?,
             Request::Slots(assign) => rooms.assign(&seat, &assign).await?,
             Request::Remove { participant } => rooms.remove(&seat, participant).await?,
+            Request::Group { data } => rooms.group_message(&seat, &self.client, &data)?,
+            Request::Sealed { to, data } => {
+                if !self.sealed.take(Instant::now()) {
+                    return Err(Refusal::new(
+                        Code::RateLimited,
+                        "20 sealed messages a second, 60 at once",
+                    ));
+                }
+                rooms.relay_sealed(&seat, &self.client, to, &data)?;
+            }
+            Request::Report(reports) => rooms.report(&seat, &reports),
             Request::Join { .. } | Request::Resume { .. } => {}
         }
         self.respond(&Response::Ok { id });
@@ -131,6 +152,7 @@ impl Worker {
                 &grants,
                 rooms.config().grace.as_secs(),
                 rooms.config().sealed_required,
+                rooms.group_suite(),
                 joined,
             );
             self.client.send(message(&response));

@@ -1,9 +1,13 @@
 //! Keys that tokens are signed and verified with, from PEM or raw secrets.
 
 use crate::limits;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{DecodingKey, EncodingKey};
+use openssl::bn::{BigNum, BigNumContext};
 use openssl::nid::Nid;
 use openssl::pkey::{HasPublic, Id, PKey, PKeyRef, Private};
+use serde_json::{Value, json};
 use std::fmt;
 
 /// The one algorithm that a relay takes.
@@ -71,6 +75,8 @@ pub struct TokenKey {
     algorithm: Algorithm,
     decoding: DecodingKey,
     encoding: Option<EncodingKey>,
+    /// The public key, of ES256 and EdDSA.
+    jwk: Option<Value>,
 }
 
 impl fmt::Debug for TokenKey {
@@ -94,6 +100,7 @@ impl TokenKey {
         kid: Option<String>,
         content: &[u8],
     ) -> Result<Self, KeyError> {
+        let mut jwk = None;
         let (decoding, encoding) = match algorithm {
             Algorithm::Hs256 => {
                 let secret = content.strip_suffix(b"\n").unwrap_or(content);
@@ -109,6 +116,7 @@ impl TokenKey {
             Algorithm::Es256 | Algorithm::EdDsa => {
                 if let Ok(private) = PKey::private_key_from_pem_callback(content, |_| Ok(0)) {
                     let encoding = encoding_key(algorithm, &private)?;
+                    jwk = Some(public_jwk(algorithm, kid.as_deref(), &private)?);
                     (decoding_key(algorithm, &private)?, Some(encoding))
                 } else {
                     let public = PKey::public_key_from_pem(content).map_err(|_| KeyError::Pem)?;
@@ -121,6 +129,7 @@ impl TokenKey {
             algorithm,
             decoding,
             encoding,
+            jwk,
         })
     }
 
@@ -140,8 +149,9 @@ impl TokenKey {
         &self.decoding
     }
 
-    pub(super) fn into_encoding(self) -> Option<EncodingKey> {
-        self.encoding
+    /// The signing key and, where there is one, its public half as a JWK.
+    pub(super) fn into_encoding(self) -> Option<(EncodingKey, Option<Value>)> {
+        Some((self.encoding?, self.jwk))
     }
 }
 
@@ -167,6 +177,37 @@ fn decoding_key<T: HasPublic>(
         _ => DecodingKey::from_ed_pem(&pem),
     }
     .map_err(|_| KeyError::Pem)
+}
+
+/// The public half of a key (RFC 7517, RFC 7518 §6.2.1, RFC 8037 §2).
+fn public_jwk(
+    algorithm: Algorithm,
+    kid: Option<&str>,
+    key: &PKeyRef<Private>,
+) -> Result<Value, KeyError> {
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let mut jwk = match algorithm {
+        Algorithm::Es256 => {
+            let coordinates = || {
+                let (ec, mut context) = (key.ec_key()?, BigNumContext::new()?);
+                let (mut x, mut y) = (BigNum::new()?, BigNum::new()?);
+                let point = ec.public_key();
+                point.affine_coordinates(ec.group(), &mut x, &mut y, &mut context)?;
+                // Coordinates of P-256 have 32 bytes, leading zeros included.
+                Ok::<_, openssl::error::ErrorStack>((x.to_vec_padded(32)?, y.to_vec_padded(32)?))
+            };
+            let (x, y) = coordinates().map_err(|_| KeyError::Pem)?;
+            json!({"kty": "EC", "crv": "P-256", "x": encode(&x), "y": encode(&y)})
+        }
+        _ => {
+            let x = key.raw_public_key().map_err(|_| KeyError::Pem)?;
+            json!({"kty": "OKP", "crv": "Ed25519", "x": encode(&x)})
+        }
+    };
+    if let Some(kid) = kid {
+        jwk["kid"] = kid.into();
+    }
+    Ok(jwk)
 }
 
 fn encoding_key(algorithm: Algorithm, key: &PKeyRef<Private>) -> Result<EncodingKey, KeyError> {

@@ -7,7 +7,7 @@ mod key;
 mod mint;
 
 pub use key::{Algorithm, KeyError, TokenKey};
-pub use mint::{Minter, TokenRequest};
+pub use mint::{AssertionRequest, IDENTITY_AUDIENCE, Minter, TokenRequest};
 
 use crate::limits;
 use base64::Engine;

@@ -26,12 +26,17 @@ const PORTS: u64 = 65_535;
 
 /// Checks `settings`; paths are relative to `base`. `None` if something that serving needs is
 /// missing, in which case there are faults.
-pub(crate) fn check(settings: Settings, base: &Path, faults: &mut Vec<Fault>) -> Option<Checked> {
+pub(crate) fn check(
+    mut settings: Settings,
+    base: &Path,
+    faults: &mut Vec<Fault>,
+) -> Option<Checked> {
     let mut checker = Checker { base, faults };
     let tls = checker.tls(&settings);
     let dtls = checker.dtls(&settings);
     let verifier = checker.verifier(&settings);
     checker.media(&settings);
+    checker.delivery_seed(&mut settings);
     if settings.http_listen.is_empty() {
         checker.fault("http.listen", "[]", "must name at least one address");
     }
@@ -162,6 +167,21 @@ impl Checker<'_> {
             return None;
         }
         Some(pair)
+    }
+
+    /// Makes the seed's path absolute. A file that is not there yet is made at start.
+    fn delivery_seed(&mut self, s: &mut Settings) {
+        let Some(path) = &mut s.rooms_delivery_seed else {
+            return;
+        };
+        let shown = format!("\"{}\"", path.display());
+        *path = self.base.join(&path);
+        match crate::delivery::read(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                self.fault("rooms.delivery_seed", &shown, &error.to_string());
+            }
+            _ => {}
+        }
     }
 
     fn verifier(&mut self, s: &Settings) -> Option<Verifier> {

@@ -96,6 +96,26 @@ words! {
 }
 
 words! {
+    /// Where rooms' keys come from.
+    Keys {
+        /// A group per room (MLS); links with a key go on working.
+        Group = "group",
+        /// The join link alone.
+        Link = "link",
+    }
+}
+
+words! {
+    /// MLS cipher suites of groups.
+    GroupSuite {
+        /// Curve25519.
+        X25519 = "X25519",
+        /// P-256.
+        P256 = "P-256",
+    }
+}
+
+words! {
     /// Audio codecs that the relay routes.
     AudioCodec {
         /// RFC 7587.
@@ -190,6 +210,14 @@ schema! {
     "rooms.sealed" rooms_sealed: Sealed = r#""required""#,
         "\"required\": every track must be sealed (SFrame), and is checked for it. \"optional\": tokens"
         "with the grant `unsealed` may publish media as it is, which WHIP devices need.";
+    "rooms.keys" rooms_keys: Keys = r#""group""#,
+        "\"group\": rooms have group keys (MLS), which change as people come and go; whoever joins with"
+        "a link that carries a key uses that instead. \"link\": links' keys only.";
+    "rooms.group_suite" rooms_group_suite: GroupSuite = r#""X25519""#,
+        "MLS cipher suite of groups: X25519 with Ed25519, or P-256 for sites bound to NIST curves.";
+    "rooms.delivery_seed" rooms_delivery_seed: Option<PathBuf> = r#""""#,
+        "File with the 32 bytes that the delivery service's signature key is made from; made at start"
+        "if it is not there. With it, groups go on when the relay restarts; without, they start over.";
     "rooms.grace" rooms_grace: Time<1_000, 600_000> = r#""30s""#,
         "How long a participant stays when its signalling socket drops, and its tracks when its"
         "media session ends.";
