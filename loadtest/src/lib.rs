@@ -5,17 +5,20 @@
 //! * [`peer`]: one client, driven by `now` and bytes.
 //! * [`driver`]: sockets, signalling and a clock around clients.
 //!
-//! The binary is built on these: [`scenario`] and [`schedule`] say what is to happen, `run` makes
-//! it happen, [`result`] is what came of it, [`slo`] judges it, `report` and `compare` tell.
+//! The binary is built on these: [`scenario`] and [`schedule`] say what is to happen, [`run`] makes
+//! it happen, [`result`] is what came of it, [`slo`] judges it, [`report`] and [`compare`] tell.
 
 #![forbid(unsafe_code)]
 
+pub mod compare;
 pub mod driver;
 pub mod http;
 pub mod model;
 pub mod mos;
 pub mod peer;
+pub mod report;
 pub mod result;
+pub mod run;
 pub mod scenario;
 pub mod schedule;
 pub mod slo;

@@ -216,6 +216,9 @@ pub struct Ramp {
     pub max: u64,
     /// Seconds that each step is held and judged, after warm-up.
     pub hold: f64,
+    /// Rooms that must be carried for the run to pass; by default those of the first step.
+    #[serde(default)]
+    pub require: Option<u64>,
 }
 
 /// What is wrong with a scenario. Its author is at fault.

@@ -3,7 +3,7 @@
 //! Nothing that the relay does moves an intended time. Joins are measured from it, so a relay (or
 //! a generator) that falls behind shows as latency and not as a lower load.
 
-use crate::scenario::Scenario;
+use crate::scenario::{Ramp, Scenario};
 use sealcast_netsim::Rng;
 use std::time::Duration;
 
@@ -73,26 +73,31 @@ pub struct Plan {
 }
 
 /// What is in flight when senders stop has this long to arrive: several rounds of repair.
-const DRAIN: Duration = Duration::from_secs(1);
+pub const DRAIN: Duration = Duration::from_secs(1);
 
 impl Plan {
     /// The plan of a scenario that was checked. It follows from `seed`.
     #[must_use]
     pub fn new(scenario: &Scenario, seed: u64, share: Share) -> Plan {
         let seconds = Duration::from_secs_f64;
+        // Windows are either measured or not: what is judged begins and ends with one.
+        let align = |d: Duration| {
+            let windows = (d.as_secs_f64() / scenario.window - 1e-6).ceil().max(0.0);
+            seconds(windows * scenario.window)
+        };
         let per_room = scenario.clients_per_room();
         let warm_up = seconds(scenario.warm_up);
         let spacing = 1.0 / scenario.joins_per_second;
         let joining = |clients: u64| seconds(clients as f64 * spacing);
         let (steps, measure_from, measure_to) = match &scenario.ramp {
             None => {
-                let from = joining(scenario.clients()) + warm_up;
-                (vec![], from, from + seconds(scenario.duration))
+                let from = align(joining(scenario.clients()) + warm_up);
+                (vec![], from, align(from + seconds(scenario.duration)))
             }
             Some(ramp) => {
-                let steps = ramp_steps(ramp, |rooms| joining(rooms * per_room) + warm_up);
+                let steps = ramp_steps(ramp, align, |rooms| joining(rooms * per_room) + warm_up);
                 let end = steps.last().map_or(warm_up, |s| s.to);
-                (steps, warm_up, end)
+                (steps, Duration::ZERO, end)
             }
         };
         let mut clients = Vec::new();
@@ -157,13 +162,17 @@ impl Plan {
     }
 }
 
-fn ramp_steps(ramp: &crate::scenario::Ramp, settle: impl Fn(u64) -> Duration) -> Vec<StepPlan> {
+fn ramp_steps(
+    ramp: &Ramp,
+    align: impl Fn(Duration) -> Duration,
+    settle: impl Fn(u64) -> Duration,
+) -> Vec<StepPlan> {
     let mut steps = Vec::new();
     let (mut load, mut begin) = (ramp.start, Duration::ZERO);
     let mut added = ramp.start;
     while load <= ramp.max {
-        let from = begin + settle(added);
-        let to = from + Duration::from_secs_f64(ramp.hold);
+        let from = align(begin + settle(added));
+        let to = align(from + Duration::from_secs_f64(ramp.hold));
         steps.push(StepPlan { load, from, to });
         begin = to;
         added = ramp.step;
@@ -227,7 +236,8 @@ mod tests {
             assert_eq!(client.role, usize::from(n % 101 != 0));
             assert_eq!(client.room, n as u64 / 101);
         }
-        assert_eq!(ms(plan.measure_from), 202 * 20 + 5_000);
+        // 9.04 s, and then to the next window.
+        assert_eq!(ms(plan.measure_from), 10_000);
     }
 
     #[test]

@@ -27,6 +27,15 @@ impl Account {
         }
     }
 
+    /// Takes what another recorder recorded.
+    pub(super) fn merge(&mut self, hist: Hist, mut other: Recorder) {
+        for (micros, n) in other.take().buckets() {
+            if let Some(recorder) = self.hists.get_mut(hist as usize) {
+                recorder.record_n(Duration::from_micros(*micros), *n);
+            }
+        }
+    }
+
     pub(super) fn add(&mut self, counter: Counter, n: u64) {
         if let Some(sum) = self.counters.get_mut(counter as usize) {
             *sum += n;
