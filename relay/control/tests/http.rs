@@ -488,10 +488,8 @@ async fn connections_are_limited_upgraded_ones_included() {
     let http = start(setup).await;
     let socket = |addr: SocketAddr| async move {
         let mut request =
-            tokio_tungstenite::tungstenite::client::IntoClientRequest::into_client_request(
-                "ws://relay/v1/signal",
-            )
-            .unwrap();
+            tungstenite::client::IntoClientRequest::into_client_request("ws://relay/v1/signal")
+                .unwrap();
         let protocol = "sealcast.v1".parse().unwrap();
         request
             .headers_mut()

@@ -334,7 +334,7 @@ async fn requests_before_joining_and_binary_frames() {
     assert_eq!(a.refused("leave", json!({})).await, "not_joined");
     assert_eq!(a.closed().await, Some(4400));
     use futures_util::SinkExt;
-    use tokio_tungstenite::tungstenite::Message;
+    use tungstenite::Message;
     let mut b = relay.client("r").await;
     b.socket.send(Message::binary(vec![1, 2, 3])).await.unwrap();
     assert_eq!(b.event("error").await["code"], "bad_message");
@@ -351,10 +351,7 @@ async fn an_oversized_message_is_named_and_closes() {
         );
         use futures_util::SinkExt;
         // The relay stops reading at its limit, so the rest may meet a closed socket.
-        let _ = a
-            .socket
-            .send(tokio_tungstenite::tungstenite::Message::text(text))
-            .await;
+        let _ = a.socket.send(tungstenite::Message::text(text)).await;
         assert_eq!(a.closed().await, Some(1009), "{size}");
         assert!(a.events.iter().any(|e| e["code"] == "too_large"), "{size}");
     }

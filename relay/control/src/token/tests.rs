@@ -47,7 +47,7 @@ fn claims() -> Value {
 }
 
 fn sign(algorithm: Algorithm, kid: Option<&str>, key: &[u8], claims: &Value) -> String {
-    let key = TokenKey::load(algorithm, None, key)
+    let (key, _) = TokenKey::load(algorithm, None, key)
         .unwrap()
         .into_encoding()
         .unwrap();
