@@ -66,6 +66,9 @@ pub enum MediaEvent {
         mid: Mid,
         /// What it shows now.
         track: Option<TrackId>,
+        /// It shows nothing of it for want of bandwidth. To be said to who looks at it: a
+        /// diagnostic track is never degraded without a word.
+        paused: bool,
         /// Counts the changes of all slots of this session, from 1. The greatest one wins.
         revision: u32,
     },

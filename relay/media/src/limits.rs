@@ -82,6 +82,23 @@ pub const NACKED_PER_DATAGRAM: usize = 256;
 /// Round trip to a publisher that none of its reports has told.
 pub const ROUND_TRIP_DEFAULT: Duration = Duration::from_millis(100);
 
+/// Layer rates are measured over this long: a few frames of a slow stream, and far below what a
+/// subscriber's queue forgives.
+pub const METER_INTERVAL: Duration = Duration::from_millis(500);
+
+/// As [`METER_INTERVAL`], for a stream's first rates.
+pub const METER_FIRST: Duration = Duration::from_millis(200);
+
+/// How often a subscriber's bandwidth is divided anew when nothing calls for it sooner.
+pub const ALLOCATION_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A client that has not sent a single feedback packet for this long after the first packet sent
+/// to it gets everything, as one that negotiated none: it cannot be helped.
+pub const FEEDBACK_WANTED: Duration = Duration::from_secs(3);
+
+/// Padding packets sent in one turn of a probe: two milliseconds of 50 Mbit/s.
+pub const PADDING_PER_TURN: usize = 64;
+
 /// How often histories give up what is too old. Streams that send do so with each packet; this is
 /// for those that have stopped.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(1_000);

@@ -1,5 +1,6 @@
 //! A session as the media plane sees it: the m-lines it sends on, its slots, its clocks.
 
+use crate::bwe::TwccReceiver;
 use crate::header::extension_map;
 use crate::sync::PeerClock;
 use sealcast_model::limits::{
@@ -7,8 +8,8 @@ use sealcast_model::limits::{
     TRACKS_PER_SESSION,
 };
 use sealcast_model::{
-    CodecParams, CommandError, MediaKind, Mid, ParticipantId, ReceiveMedia, Rid, SessionId,
-    SessionMedia, SlotId, SlotMedia, Time,
+    CodecParams, CommandError, HeaderExtension, MediaKind, Mid, ParticipantId, ReceiveMedia, Rid,
+    SessionId, SessionMedia, SlotId, SlotMedia, Time,
 };
 use sealcast_rtp::ExtensionMap;
 use std::collections::BTreeSet;
@@ -101,6 +102,12 @@ pub(crate) struct Peer {
     pub(crate) feedback_ssrc: u32,
     pub(crate) clock: PeerClock,
     pub(crate) round_trip: Option<Duration>,
+    /// When its packets arrived, where it is to be told.
+    pub(crate) arrivals: Option<Box<TwccReceiver>>,
+    /// Deadline of the feedback timer that is set.
+    pub(crate) arrivals_timer: Time,
+    /// The stream of its newest packet: feedback has to name one.
+    pub(crate) arrivals_ssrc: u32,
     /// When the next report is due.
     pub(crate) report_at: Time,
     /// Changes of its slots so far.
@@ -129,6 +136,9 @@ impl Peer {
             feedback_ssrc,
             clock: PeerClock::default(),
             round_trip: None,
+            arrivals: wants_arrivals(media).then(Box::default),
+            arrivals_timer: Time::NEVER,
+            arrivals_ssrc: 0,
             report_at: Time::NEVER,
             revision: 0,
         }
@@ -202,6 +212,16 @@ impl Peer {
             .iter()
             .flat_map(|media| media.encodings.iter().copied())
     }
+}
+
+/// Whether the client's own estimator lives on transport-wide feedback.
+pub(crate) fn wants_arrivals(media: &SessionMedia) -> bool {
+    let codecs = || media.receive.iter().flat_map(|m| &m.codecs);
+    codecs().any(|codec| codec.transport_cc)
+        && media
+            .extensions
+            .iter()
+            .any(|(_, kind)| *kind == HeaderExtension::TransportCc)
 }
 
 /// Checks what was negotiated against the limits, and that its names are unique.

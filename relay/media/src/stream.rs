@@ -4,6 +4,7 @@ use crate::inbox::Row;
 use crate::keyframe::KeyframeRequester;
 use crate::layers::{DecodeTargets, DescribedFrame, FrameLayers};
 use crate::limits::SEQUENCE_DROPOUT;
+use crate::meter::LayerMeter;
 use crate::reception::Reception;
 use crate::repair::{NackGenerator, PacketHistory};
 use crate::rewriter::StreamLife;
@@ -69,6 +70,10 @@ pub(crate) struct RtpStream {
     pub(crate) seal: SealCheck,
     /// Pixels of the latest key frame, where the codec shows them.
     pub(crate) pixels: Option<u32>,
+    /// What its layers cost.
+    pub(crate) meter: LayerMeter,
+    /// Its publisher was told that nobody wants it.
+    pub(crate) unwanted: bool,
     /// Some 4 KiB, made with the first descriptor.
     descriptors: Option<Box<Descriptors>>,
     /// It sends: its newest packet is not older than
@@ -116,6 +121,8 @@ impl RtpStream {
             keyframe_timer: Time::NEVER,
             seal: SealCheck::default(),
             pixels: None,
+            meter: LayerMeter::default(),
+            unwanted: false,
             descriptors: None,
             active: false,
             nacks: None,
@@ -224,6 +231,25 @@ impl RtpStream {
             has_structure: read.has_structure,
             ends_frame: read.mandatory.end_of_frame,
         })
+    }
+
+    /// How large its pictures are: the side of a square of as many pixels, 0 if unknown.
+    pub(crate) fn side(&self) -> u16 {
+        let pixels = self.pixels.or_else(|| {
+            let structure = self.descriptors.as_ref()?.reader.structure()?;
+            let (width, height) = (0..=3).rev().find_map(|s| structure.resolution(s))?;
+            Some(u32::from(width) * u32::from(height))
+        });
+        pixels.map_or(0, |pixels| pixels.isqrt() as u16)
+    }
+
+    /// As [`side`](RtpStream::side), of a spatial layer.
+    pub(crate) fn side_of(&self, spatial: u8) -> u16 {
+        let resolution = self
+            .descriptors
+            .as_ref()
+            .and_then(|d| d.reader.structure()?.resolution(spatial));
+        resolution.map_or(0, |(w, h)| (u32::from(w) * u32::from(h)).isqrt() as u16)
     }
 
     /// The decode targets that its descriptors told of.

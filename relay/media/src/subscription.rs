@@ -1,7 +1,7 @@
 //! A subscription: one slot of a receiver, and what it shows.
 
 use crate::header::HeaderTemplate;
-use crate::layers::LayerSelector;
+use crate::layers::{LayerSelector, Layers};
 use crate::repair::RtxSender;
 use crate::rewriter::Rewriter;
 use sealcast_model::limits::CODECS_PER_MEDIA;
@@ -48,6 +48,11 @@ impl PayloadTypes {
             .filter(|pt| *pt != UNMAPPED)
     }
 
+    /// A payload type for retransmissions, of whichever codec.
+    pub(crate) fn any_rtx(&self) -> Option<u8> {
+        self.rtx.iter().copied().find(|pt| *pt != UNMAPPED)
+    }
+
     /// The payload type of the codec's retransmissions.
     pub(crate) fn rtx(&self, codec: u8) -> Option<u8> {
         self.rtx
@@ -62,6 +67,27 @@ impl PayloadTypes {
 pub(crate) struct Retransmission {
     pub(crate) sender: RtxSender,
     pub(crate) template: HeaderTemplate,
+}
+
+/// Why a subscription is sent nothing although its track sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// It is sent.
+    #[default]
+    None,
+    /// Its place on the screen is hidden.
+    Hidden,
+    /// It does not fit the path.
+    Bandwidth,
+    /// It is diagnostic, and does not fit the path whole.
+    Diagnostic,
+}
+
+impl Pause {
+    /// Whether the client is told.
+    pub(crate) fn is_told(self) -> bool {
+        matches!(self, Pause::Bandwidth | Pause::Diagnostic)
+    }
 }
 
 /// The sending side of a slot. It lasts as long as the slot: its SSRC counts on whatever it shows.
@@ -83,6 +109,13 @@ pub(crate) struct Subscription {
     pub(crate) template: HeaderTemplate,
     pub(crate) rewriter: Rewriter,
     pub(crate) layers: LayerSelector,
+    /// The most it is to get whatever it shows.
+    pub(crate) cap: Layers,
+    /// What its subscriber's bandwidth allows.
+    pub(crate) granted: Layers,
+    pub(crate) pause: Pause,
+    /// How large it is shown: the side of a square of as many pixels; 0 if hidden.
+    pub(crate) wanted: u16,
     pub(crate) retransmission: Option<Box<Retransmission>>,
     /// RTP packets sent, modulo 2^32.
     pub(crate) packets: u32,
@@ -108,14 +141,27 @@ impl Subscription {
     pub(crate) fn clear(&mut self) {
         self.track = None;
         self.target = None;
+        self.pause = Pause::None;
         self.rewriter.detach();
+    }
+
+    /// Whether packets of its track go to its receiver.
+    #[inline]
+    pub(crate) fn forwards(&self) -> bool {
+        self.live && self.pause == Pause::None
+    }
+
+    /// Puts cap and grant in force.
+    pub(crate) fn set_limit(&mut self) {
+        self.layers.set_limit(self.cap.and(self.granted));
     }
 
     /// The stream whose key frame it waits for, if it is a video slot that waits for one.
     pub(crate) fn awaited(&self) -> Option<u32> {
         let current = self.rewriter.source().map(|life| life.stream);
-        self.target
-            .filter(|target| self.live && self.kind == MediaKind::Video && current != Some(*target))
+        self.target.filter(|target| {
+            self.forwards() && self.kind == MediaKind::Video && current != Some(*target)
+        })
     }
 
     /// RFC 3550 §6.4: a participant is a sender if it sent since the report before the last.

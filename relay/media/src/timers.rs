@@ -19,6 +19,12 @@ pub(crate) enum Timer {
     Keyframe(u32),
     /// A stream's next NACK.
     Nack(u32),
+    /// A publisher's next transport-wide feedback.
+    Arrivals(u32),
+    /// A controlled path's next turn.
+    Bandwidth(u32),
+    /// A probe's next packets.
+    Probe(u32),
     /// Histories give up what is too old.
     Sweep,
 }
@@ -33,7 +39,7 @@ impl Timers {
     /// Adds a hint and returns the deadline that it stands for: `at`, moved up to the grid of its
     /// kind.
     pub(crate) fn set(&mut self, at: Time, timer: Timer) -> Time {
-        let grid = if matches!(timer, Timer::Nack(_)) {
+        let grid = if matches!(timer, Timer::Nack(_) | Timer::Probe(_)) {
             NACK_GRID
         } else {
             TIMER_GRID

@@ -28,6 +28,8 @@ pub(crate) struct Track {
     /// The structural check failed.
     pub(crate) blocked: bool,
     pub(crate) muted: bool,
+    /// Its participant speaks.
+    pub(crate) speaking: bool,
     /// A packet has arrived.
     pub(crate) started: bool,
     /// Its streams, in the offer's order.
@@ -50,17 +52,20 @@ impl Track {
                 .filter_map(|e| Some((*e, streams.get(*e)?)))
                 .filter(|(_, s)| s.active)
         };
-        let rank = |of: &RtpStream| {
-            self.encodings
-                .iter()
-                .filter_map(|e| streams.get(*e))
-                .filter(|e| larger(of, e))
-                .count()
-        };
+        let rank = |of: &RtpStream| self.rank(streams, of);
         let within = sending().filter(|(_, stream)| rank(stream) <= usize::from(limit.spatial));
         let best = within.max_by_key(|(_, stream)| rank(stream));
         best.or_else(|| sending().min_by_key(|(_, stream)| rank(stream)))
             .map(|(index, _)| index)
+    }
+
+    /// How many encodings are smaller than this one.
+    pub(crate) fn rank(&self, streams: &Slab<RtpStream>, of: &RtpStream) -> usize {
+        self.encodings
+            .iter()
+            .filter_map(|e| streams.get(*e))
+            .filter(|e| larger(of, e))
+            .count()
     }
 
     /// Takes note of which encodings send, now that `arrived` has sent a packet. Returns whether

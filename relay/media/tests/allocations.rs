@@ -92,7 +92,8 @@ fn forwarding_allocates_nothing() {
     let mut relay = Relay::new();
     let peers: Vec<u32> = (1..=8).collect();
     for key in &peers {
-        relay.join(*key);
+        relay.join_room(*key, 1, &controlled(media(*key)));
+        relay.engine.peer_connected(relay.now, PeerKey(*key));
         relay.publish(*key, AUDIO_MID, Source::Audio);
         relay.publish(*key, VIDEO_MID, Source::Camera);
     }
@@ -148,6 +149,7 @@ fn forwarding_allocates_nothing() {
                     media_ssrc: slot_ssrc(*key, VIDEO_SLOTS),
                 })
                 .unwrap();
+            writer.remb(1, 100_000_000, &[]).unwrap();
             let len = writer.finish();
             bytes.truncate(len);
             (*key, bytes)

@@ -85,6 +85,7 @@ series! {
         RtcpInFir = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "fir"];
         RtcpInTwcc = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "twcc"];
         RtcpInRemb = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "remb"];
+        RtcpInCcfb = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "ccfb"];
         RtcpInBye = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "bye"];
         RtcpInOther = "sealcast_rtcp_received_total" "RTCP packets received, by type." ["type": "other"];
         RtcpOutSr = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "sr"];
@@ -97,6 +98,8 @@ series! {
         RetransmitTooSoon = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "too_soon"];
         RetransmitOverBudget = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "over_budget"];
         RetransmitGone = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "gone"];
+        PaddingSent = "sealcast_padding_sent_total" "Padding packets sent to probe subscribers' paths.";
+        DiagnosticPaused = "sealcast_diagnostic_pauses_total" "Diagnostic tracks paused for a subscriber whose path does not carry them whole.";
         RepairsReceived = "sealcast_repairs_received_total" "Lost packets that publishers sent again in time.";
         SessionsConnected = "sealcast_sessions_connected_total" "Sessions that finished ICE and DTLS.";
         SessionPanics = "sealcast_session_panics_total" "Bugs contained to one session.";

@@ -12,6 +12,8 @@ pub(crate) struct SlotState {
     pub(crate) slot: SlotId,
     pub(crate) mid: Mid,
     pub(crate) track: Option<TrackId>,
+    /// Nothing of the track comes, for want of bandwidth.
+    pub(crate) paused: bool,
     pub(crate) revision: u32,
 }
 
@@ -98,6 +100,9 @@ fn write_notice(out: &mut String, state: &SlotState) {
         Some(track) => write!(out, r#"","track":"{track}""#),
         None => write!(out, r#"","track":null"#),
     };
+    if state.paused {
+        out.push_str(r#","paused":true"#);
+    }
     let _ = write!(out, r#","revision":{}}}"#, state.revision);
 }
 
@@ -110,6 +115,7 @@ mod tests {
             slot: SlotId(slot),
             mid: Mid::new(slot.to_string().as_bytes()).unwrap(),
             track: track.map(TrackId),
+            paused: false,
             revision,
         }
     }
@@ -134,6 +140,16 @@ mod tests {
         assert_eq!(
             text,
             r#"{"type":"slot","mid":"3","track":"TR_00000000000000ab","revision":7}"#
+        );
+        text.clear();
+        let paused = SlotState {
+            paused: true,
+            ..state(3, Some(0xab), 8)
+        };
+        write_notice(&mut text, &paused);
+        assert!(
+            text.ends_with(r#"ab","paused":true,"revision":8}"#),
+            "{text}"
         );
         text.clear();
         let odd = SlotState {

@@ -151,6 +151,7 @@ impl Shard {
                     slot,
                     mid,
                     track,
+                    paused,
                     revision,
                 } => {
                     if let Some(entry) = self.sessions.get_mut(peer.0) {
@@ -158,6 +159,7 @@ impl Shard {
                             slot,
                             mid,
                             track,
+                            paused,
                             revision,
                         });
                         if entry.notices.pending() {

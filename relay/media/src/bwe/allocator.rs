@@ -77,7 +77,8 @@ impl Subscription {
 
     /// The highest layer worth sending: the first that fills the wanted height, or the highest
     /// that is there.
-    fn highest_useful(&self) -> Option<usize> {
+    #[must_use]
+    pub fn highest_useful(&self) -> Option<usize> {
         if self.wanted_height == 0 && self.priority != Priority::Audio {
             return None;
         }
@@ -223,6 +224,13 @@ impl Allocator {
                 .map_or(0, |layer| e.subscription.cost(layer))
         };
         self.entries.iter().map(best).sum()
+    }
+
+    /// A track's subscription, and what is decided for it at present.
+    #[must_use]
+    pub fn get(&self, id: RequestId) -> Option<(&Subscription, Decision)> {
+        let entry = self.entries.iter().find(|e| e.subscription.id == id)?;
+        Some((&entry.subscription, entry.decision))
     }
 
     /// What is decided for a track at present.

@@ -157,6 +157,13 @@ impl Estimator {
         self.demand = demand;
     }
 
+    /// The transport-wide sequence number that the next packet will have.
+    #[inline]
+    #[must_use]
+    pub fn next_sequence(&self) -> u16 {
+        self.log.next_sequence()
+    }
+
     /// A packet leaves; its transport-wide sequence number.
     #[inline]
     pub fn on_sent(&mut self, packet: SentPacket) -> u16 {
@@ -347,6 +354,12 @@ impl Estimator {
     /// Time has passed: missing feedback lowers the rate.
     pub fn handle_timeout(&mut self, now: Time) {
         if now < self.silence_at {
+            return;
+        }
+        if self.last_feedback.is_none() && self.remb.is_some() {
+            // The receiver speaks when it has something to say: silence means nothing.
+            self.log.expire(now);
+            self.silence_at = Time::NEVER;
             return;
         }
         self.log.expire(now.saturating_sub(self.patience()));

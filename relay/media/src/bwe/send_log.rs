@@ -109,6 +109,13 @@ impl SendLog {
         number as u16
     }
 
+    /// The number that the next packet will have.
+    #[inline]
+    #[must_use]
+    pub fn next_sequence(&self) -> u16 {
+        self.next as u16
+    }
+
     /// Bytes sent of which no feedback has told yet.
     #[must_use]
     pub fn in_flight_bytes(&self) -> u64 {

@@ -3,6 +3,7 @@
 use super::Engine;
 use super::tracks::want_keyframe;
 use crate::api::{Egress, PacketMeta, PeerKey};
+use crate::downlink::Downlink;
 use crate::frame::{Descriptor, PictureNumbers};
 use crate::header::PacketFields;
 use crate::inbox::{Entry, Inbox, Incoming, Row};
@@ -20,6 +21,7 @@ use sealcast_rtp::ext::AbsSendTime;
 
 /// What all packets of one stream in one flush have in common.
 struct Run<'a> {
+    now: Time,
     inbox: &'a Inbox,
     row: Row,
     life: StreamLife,
@@ -79,6 +81,7 @@ impl Engine {
         };
         let publisher = self.peers.get(key as usize).and_then(Option::as_deref);
         let run = Run {
+            now,
             inbox: &self.inbox,
             row,
             life,
@@ -96,7 +99,7 @@ impl Engine {
             let Some(sub) = self
                 .subscriptions
                 .get_mut(*subscription)
-                .filter(|sub| sub.live)
+                .filter(|sub| sub.forwards())
             else {
                 continue;
             };
@@ -113,11 +116,10 @@ impl Engine {
             } else {
                 continue;
             };
-            let Some(transport_sequence) = self.transport_sequence.get_mut(sub.peer as usize)
-            else {
+            let Some(downlink) = self.downlinks.get_mut(sub.peer as usize) else {
                 continue;
             };
-            let sent = run.send(sub, transport_sequence, skip, pool, egress);
+            let sent = run.send(sub, downlink, skip, pool, egress);
             keyframe_wanted |= sub.layers.take_keyframe_wish();
             self.stats
                 .media(track.source)
@@ -208,7 +210,7 @@ impl Run<'_> {
     fn send<E: Egress>(
         &self,
         sub: &mut Subscription,
-        transport_sequence: &mut u16,
+        downlink: &mut Downlink,
         skip: usize,
         pool: &mut PacketPool,
         egress: &mut E,
@@ -242,17 +244,17 @@ impl Run<'_> {
                 sequence_number: index as u16,
                 timestamp: sub.rewriter.timestamp(packet.timestamp),
                 send_time: self.send_time,
-                transport_cc: *transport_sequence,
+                transport_cc: downlink.next(),
                 frame_number: packet
                     .frame_number
                     .map(|number| sub.rewriter.frame_number.map(number)),
                 capture_offset: self.capture_offset,
             };
+            let len = self.send_one(sub, index, &fields, &mut header, buf, packet, pool, egress);
             if sub.template.numbers_transport() {
-                *transport_sequence = transport_sequence.wrapping_add(1);
+                downlink.on_sent(self.now, sub.ssrc, index as u16, len as usize);
             }
-            sent.bytes +=
-                self.send_one(sub, index, &fields, &mut header, buf, packet, pool, egress);
+            sent.bytes += len;
             sent.packets += 1;
         }
         sent

@@ -54,8 +54,18 @@ impl Engine {
                 self.on_nack(key, nack);
                 Counter::RtcpInNack
             }
-            Packet::TransportFeedback(_) => Counter::RtcpInTwcc,
-            Packet::Remb(_) => Counter::RtcpInRemb,
+            Packet::TransportFeedback(feedback) => {
+                self.on_path_feedback(key, |path| path.on_transport_feedback(now, feedback));
+                Counter::RtcpInTwcc
+            }
+            Packet::CongestionFeedback(feedback) => {
+                self.on_path_feedback(key, |path| path.on_congestion_feedback(now, feedback));
+                Counter::RtcpInCcfb
+            }
+            Packet::Remb(remb) => {
+                self.on_path_feedback(key, |path| path.on_remb(remb.bitrate));
+                Counter::RtcpInRemb
+            }
             Packet::Bye(_) => Counter::RtcpInBye,
             _ => Counter::RtcpInOther,
         }
@@ -132,7 +142,7 @@ impl Engine {
         if let Some(stream) = sub
             .target
             .or(current)
-            .filter(|_| !muted && sub.kind == MediaKind::Video)
+            .filter(|_| !muted && sub.forwards() && sub.kind == MediaKind::Video)
         {
             want_keyframe(&mut self.streams, &mut self.asking, stream);
         }

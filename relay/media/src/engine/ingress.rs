@@ -52,7 +52,10 @@ impl Engine {
     ) {
         let packet = pool.bytes(&buf).get(..len).unwrap_or_default();
         let judged = match RtpHeader::parse(packet) {
-            Ok(header) => self.judge(now, key, &header, packet, received),
+            Ok(header) => {
+                self.note_transport(key, &header, packet, received);
+                self.judge(now, key, &header, packet, received)
+            }
             Err(_) => Err(Refusal::Drop(Counter::DropRtpMalformed)),
         };
         let (stream, sequence, packet) = match judged {
@@ -126,6 +129,12 @@ impl Engine {
         self.check_seal(&placed, header.timestamp, payload, frame.start)
             .map_err(|refused| refused.unwrap_or_else(|| skip(Some(Counter::DropUnsealed))))?;
         self.on_media(now, &placed, &frame);
+        let layers = described
+            .or(frame.layers.map(FrameLayers::Bits))
+            .unwrap_or(FrameLayers::Unknown);
+        if let Some(stream) = self.streams.get_mut(placed.stream) {
+            stream.meter.add(now, &layers, packet.len());
+        }
         let range = header.payload_range();
         let incoming = Incoming {
             len: packet.len() as u16,
@@ -137,9 +146,7 @@ impl Engine {
             key: frame.key,
             received,
             elements,
-            layers: described
-                .or(frame.layers.map(FrameLayers::Bits))
-                .unwrap_or(FrameLayers::Unknown),
+            layers,
             descriptor: frame.descriptor,
             numbers: frame.descriptor.numbers(),
             frame_number: descriptor.and_then(frame_number),

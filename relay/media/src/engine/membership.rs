@@ -2,9 +2,10 @@
 
 use super::Engine;
 use super::tracks::want_keyframe;
+use crate::downlink::Downlink;
 use crate::header::{HeaderTemplate, extension_map};
 use crate::limits::REPORT_INTERVAL;
-use crate::peer::{Binding, Peer, SendingMedia, Slot, validate};
+use crate::peer::{Binding, Peer, SendingMedia, Slot, validate, wants_arrivals};
 use crate::stream::RtpStream;
 use crate::subscription::PayloadTypes;
 use crate::timers::Timer;
@@ -51,10 +52,10 @@ impl Engine {
         let index = key as usize;
         if self.peers.len() <= index {
             self.peers.resize_with(index + 1, || None);
-            self.transport_sequence.resize(index + 1, 0);
+            self.downlinks.resize_with(index + 1, Downlink::default);
         }
         self.peers[index] = Some(peer);
-        self.transport_sequence[index] = 0;
+        self.downlinks[index] = Downlink::new(media);
         self.publish_gauges();
         Ok(())
     }
@@ -149,6 +150,14 @@ impl Engine {
         peer.extensions = extension_map(&media.extensions);
         peer.extmap_allow_mixed = media.extmap_allow_mixed;
         peer.rtcp_rsize = media.rtcp_rsize;
+        if !wants_arrivals(media) {
+            peer.arrivals = None;
+        } else if peer.arrivals.is_none() {
+            peer.arrivals = Some(Box::default());
+        }
+        if let Some(downlink) = self.downlinks.get_mut(key as usize) {
+            downlink.update(media);
+        }
         let ended = self.update_sending(key, &mut peer, media);
         self.update_slots(&mut peer, media);
         self.peers[key as usize] = Some(peer);
@@ -287,6 +296,13 @@ impl Engine {
             return;
         }
         peer.report_at = self.timers.set(now + jitter, Timer::Report(key));
+        let controlled = self
+            .downlinks
+            .get(key as usize)
+            .is_some_and(|d| d.control.is_some());
+        if controlled {
+            self.timers.set(now, Timer::Bandwidth(key));
+        }
         for index in peer.subscriptions() {
             let Some(sub) = self.subscriptions.get_mut(index) else {
                 continue;
@@ -323,6 +339,9 @@ impl Engine {
         }
         for subscription in peer.subscriptions() {
             self.remove_subscription(subscription);
+        }
+        if let Some(downlink) = self.downlinks.get_mut(key as usize) {
+            *downlink = Downlink::default();
         }
         self.bury(pool);
         if let Some(room) = self.rooms.get_mut(peer.room) {

@@ -5,6 +5,8 @@
 //! subscriptions of its track. Everything on that way is found by dense index; the one search is
 //! that for the SSRC in its peer's sorted list.
 
+mod arrivals;
+mod bandwidth;
 mod egress;
 mod feedback;
 mod ingress;
@@ -13,9 +15,11 @@ mod repair;
 mod reports;
 mod tracks;
 
+use self::bandwidth::Grant;
 use self::repair::Resend;
 use crate::api::{Egress, LayerLimit, MediaEvent, PeerKey};
 use crate::config::MediaConfig;
+use crate::downlink::Downlink;
 use crate::inbox::Inbox;
 use crate::layers::Layers;
 use crate::peer::Peer;
@@ -50,8 +54,8 @@ pub struct Engine {
     room_ids: BTreeMap<RoomId, u32>,
     /// By [`PeerKey`].
     peers: Vec<Option<Box<Peer>>>,
-    /// By [`PeerKey`]: the transport-wide sequence number of the next packet.
-    transport_sequence: Vec<u16>,
+    /// By [`PeerKey`].
+    downlinks: Vec<Downlink>,
     tracks: Slab<Track>,
     track_ids: BTreeMap<TrackId, u32>,
     streams: Slab<RtpStream>,
@@ -67,6 +71,14 @@ pub struct Engine {
     reporting: Vec<u32>,
     /// Streams whose NACK generator is due.
     nacking: Vec<u32>,
+    /// Peers whose transport-wide feedback is due.
+    arriving: Vec<u32>,
+    /// Peers whose bandwidth is to be divided anew.
+    allocating: Vec<u32>,
+    /// Peers whose probes want packets.
+    probing: Vec<u32>,
+    /// What one peer's subscriptions may have, while it is put in force.
+    grants: Vec<Grant>,
     /// What subscribers asked for since the last flush.
     resends: Vec<Resend>,
     /// Buffers that wait for a pool to go back to.
@@ -90,7 +102,7 @@ impl Engine {
             rooms: Slab::new(),
             room_ids: BTreeMap::new(),
             peers: Vec::new(),
-            transport_sequence: Vec::new(),
+            downlinks: Vec::new(),
             tracks: Slab::new(),
             track_ids: BTreeMap::new(),
             streams: Slab::new(),
@@ -101,6 +113,10 @@ impl Engine {
             asking: Vec::new(),
             reporting: Vec::new(),
             nacking: Vec::new(),
+            arriving: Vec::new(),
+            allocating: Vec::new(),
+            probing: Vec::new(),
+            grants: Vec::new(),
             resends: Vec::new(),
             graveyard: Vec::new(),
             sweep_at: Time::NEVER,
@@ -214,6 +230,24 @@ impl Engine {
         self.limit(peer.0, slot, Layers { spatial, temporal })
     }
 
+    /// A slot of `peer` is shown in this many pixels: it is sent nothing much larger. 0 × 0 hides
+    /// it, and it is sent nothing. It lasts as long as the slot; without it a slot gets the
+    /// largest that fits its subscriber's path.
+    ///
+    /// # Errors
+    /// [`CommandError::NoSession`] or [`CommandError::NoSlot`].
+    pub fn size_slot(
+        &mut self,
+        _now: Time,
+        peer: PeerKey,
+        slot: SlotId,
+        width: u16,
+        height: u16,
+    ) -> Result<(), CommandError> {
+        let pixels = u32::from(width) * u32::from(height);
+        self.size(peer.0, slot, pixels.isqrt() as u16)
+    }
+
     /// Takes a plaintext RTP packet: the first `len` bytes of `buf`'s slot, from `peer`. The
     /// engine owns the buffer from here on, and forwards it with the next
     /// [`flush`](Engine::flush). What cannot be forwarded is dropped and counted by reason.
@@ -237,12 +271,15 @@ impl Engine {
 
     /// Forwards what has arrived, then sends the RTCP that is due, and frees buffers.
     pub fn flush<E: Egress>(&mut self, now: Time, pool: &mut PacketPool, egress: &mut E) {
+        self.allocate_all(now);
         self.resend_all(now, pool, egress);
         self.forward_all(now, pool, egress);
         self.bury(pool);
         self.send_nacks(now, egress);
         self.send_keyframe_requests(now, egress);
         self.send_reports(now, egress);
+        self.send_arrivals(now, egress);
+        self.send_probes(now, egress);
     }
 
     /// Runs the timers that are due. What they produce leaves with the next
@@ -261,6 +298,14 @@ impl Engine {
                         self.nacking.push(stream);
                     }
                 }
+                Timer::Arrivals(key) => {
+                    if let Some(peer) = self.peer_mut(key) {
+                        peer.arrivals_timer = Time::NEVER;
+                        self.arriving.push(key);
+                    }
+                }
+                Timer::Bandwidth(key) => self.on_bandwidth_turn(now, key),
+                Timer::Probe(key) => self.probing.push(key),
                 Timer::Sweep => self.sweep(now),
                 Timer::Keyframe(stream) => {
                     if let Some(found) = self.streams.get_mut(stream) {

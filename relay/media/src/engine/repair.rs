@@ -287,7 +287,7 @@ impl Engine {
         let sub = self
             .subscriptions
             .get_mut(subscription)
-            .filter(|sub| sub.live)
+            .filter(|sub| sub.forwards())
             .ok_or(None)?;
         let stream = self.streams.get(origin.source.stream).ok_or(None)?;
         let (epoch, history) = stream.history.as_ref().ok_or(None)?;
@@ -319,23 +319,22 @@ impl Engine {
         let payload_type = sub.payload_types.rtx(held.codec).ok_or(None)?;
         let sequence = self.prng.next_u32() as u16;
         retransmission(sub, receiver, sequence).ok_or(None)?;
-        let transport_sequence = self
-            .transport_sequence
-            .get_mut(sub.peer as usize)
-            .ok_or(None)?;
+        let downlink = self.downlinks.get_mut(sub.peer as usize).ok_or(None)?;
         let fields = PacketFields {
             marker: false,
             payload_type,
             sequence_number: 0,
             timestamp: 0,
             send_time: AbsSendTime::from_micros(now.as_micros()).to_bytes(),
-            transport_cc: *transport_sequence,
+            transport_cc: downlink.next(),
             frame_number: None,
             capture_offset: publisher.clock.to_relay(0).unwrap_or(0).wrapping_neg(),
         };
         let numbered = sub.template.numbers_transport();
+        let slot = receiver.slots.get(usize::from(sub.slot));
+        let rtx_ssrc = slot.and_then(|slot| slot.rtx_ssrc).ok_or(None)?;
         let rtt = receiver.round_trip.unwrap_or(ROUND_TRIP_DEFAULT);
-        Again {
+        let (index, len) = Again {
             sub,
             held,
             origin,
@@ -346,13 +345,15 @@ impl Engine {
             rtt,
         }
         .send(fields, pool, egress)?;
-        *transport_sequence = transport_sequence.wrapping_add(u16::from(numbered));
+        if numbered {
+            downlink.on_sent(now, rtx_ssrc, index as u16, len);
+        }
         Ok(())
     }
 }
 
 /// The retransmission side of a subscription, made when it is first needed.
-fn retransmission<'a>(
+pub(super) fn retransmission<'a>(
     sub: &'a mut Subscription,
     receiver: &Peer,
     sequence: u16,
@@ -386,13 +387,14 @@ struct Again<'a> {
 }
 
 impl Again<'_> {
-    /// Reads the packet again, and sends it as RTX. `Err(None)` if it does not read as it once did.
+    /// Reads the packet again, and sends it as RTX; gives its index and length. `Err(None)` if it
+    /// does not read as it once did.
     fn send<E: Egress>(
         self,
         fields: PacketFields,
         pool: &mut PacketPool,
         egress: &mut E,
-    ) -> Result<(), Option<RtxRefusal>> {
+    ) -> Result<(u64, usize), Option<RtxRefusal>> {
         let Again {
             sub,
             held,
@@ -468,6 +470,6 @@ impl Again<'_> {
         if let Some(old) = numbers {
             frame.descriptor.rewrite(body, old);
         }
-        Ok(())
+        Ok((index, bytes))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use crate::api::{MediaEvent, PeerKey};
+use crate::bwe::RequestId;
 use crate::header::HeaderTemplate;
 use crate::layers::{LayerSelector, Layers};
 use crate::limits::FIRST_REPORT;
@@ -9,11 +10,13 @@ use crate::rewriter::Rewriter;
 use crate::seal::SealCheck;
 use crate::slab::Slab;
 use crate::stream::RtpStream;
-use crate::subscription::{PayloadTypes, RemoteReception, Subscription};
+use crate::subscription::{Pause, PayloadTypes, RemoteReception, Subscription};
 use crate::timers::Timer;
 use crate::track::Track;
 use sealcast_model::limits::SLOTS_PER_SESSION;
-use sealcast_model::{AssignSlot, CommandError, PacketPool, Publish, SlotId, Time};
+use sealcast_model::{
+    AssignSlot, CommandError, MediaKind, PacketPool, Publish, SlotId, Source, Time,
+};
 
 impl Engine {
     pub(super) fn add_track(
@@ -51,6 +54,7 @@ impl Engine {
             seal: publish.seal.clone(),
             blocked: false,
             muted: false,
+            speaking: false,
             started: false,
             encodings,
             subscriptions: Vec::new(),
@@ -117,7 +121,7 @@ impl Engine {
     }
 
     /// Tells what a subscription's slot shows now.
-    fn announce_slot(&mut self, subscription: u32) {
+    pub(super) fn announce_slot(&mut self, subscription: u32) {
         let Some(sub) = self.subscriptions.get(subscription) else {
             return;
         };
@@ -135,12 +139,14 @@ impl Engine {
         let Some(slot) = peer.slots.get(usize::from(sub.slot)) else {
             return;
         };
+        let paused = sub.pause.is_told();
         peer.revision = peer.revision.wrapping_add(1);
         self.events.push_back(MediaEvent::SlotChanged {
             peer: PeerKey(sub.peer),
             slot: slot.id,
             mid: slot.mid,
             track,
+            paused,
             revision: peer.revision,
         });
     }
@@ -184,6 +190,25 @@ impl Engine {
         }
     }
 
+    /// Chooses the encoding of one subscription again. `resumed`: it was paused, and needs a key
+    /// frame even of the same one.
+    pub(super) fn retarget_one(&mut self, subscription: u32, resumed: bool) {
+        let Some(sub) = self.subscriptions.get_mut(subscription) else {
+            return;
+        };
+        let Some(track) = sub.track.and_then(|track| self.tracks.get(track)) else {
+            return;
+        };
+        let target = track.choose(&self.streams, sub.layers.limit());
+        let same = std::mem::replace(&mut sub.target, target) == target;
+        if (same && !resumed) || track.muted {
+            return;
+        }
+        if let Some(stream) = sub.awaited() {
+            want_keyframe(&mut self.streams, &mut self.asking, stream);
+        }
+    }
+
     pub(super) fn limit(
         &mut self,
         key: u32,
@@ -196,9 +221,27 @@ impl Engine {
         let Some(sub) = self.subscriptions.get_mut(subscription) else {
             return Err(CommandError::NoSlot);
         };
-        sub.layers.set_limit(limit);
-        if let Some(track) = sub.track {
-            self.retarget(track, None);
+        sub.cap = limit;
+        sub.set_limit();
+        self.retarget_one(subscription, false);
+        self.reallocate(key);
+        Ok(())
+    }
+
+    pub(super) fn size(&mut self, key: u32, slot: SlotId, side: u16) -> Result<(), CommandError> {
+        let peer = self.peer(key).ok_or(CommandError::NoSession)?;
+        let at = peer.slot(slot).ok_or(CommandError::NoSlot)?;
+        let subscription = self.subscription_of(key, at).ok_or(CommandError::NoSlot)?;
+        let Some(sub) = self.subscriptions.get_mut(subscription) else {
+            return Err(CommandError::NoSlot);
+        };
+        if sub.kind == MediaKind::Audio || std::mem::replace(&mut sub.wanted, side) == side {
+            return Ok(());
+        }
+        if self.control(key).is_some() {
+            self.reallocate(key);
+        } else {
+            self.hide(subscription, side == 0);
         }
         Ok(())
     }
@@ -210,6 +253,9 @@ impl Engine {
         assign: &[AssignSlot],
     ) -> Result<(), CommandError> {
         let changes = self.check_assignment(key, assign)?;
+        if !changes.is_empty() {
+            self.reallocate(key);
+        }
         for (slot, target) in changes {
             self.assign_one(now, key, slot, target);
         }
@@ -284,6 +330,7 @@ impl Engine {
             return;
         };
         self.leave_track(subscription);
+        let controlled = self.control(key).is_some();
         if let Some((index, payload_types)) = target
             && let Some(track) = self.tracks.get_mut(index)
             && let Some(sub) = self.subscriptions.get_mut(subscription)
@@ -291,6 +338,11 @@ impl Engine {
             track.subscriptions.push(subscription);
             self.subscribed += 1;
             sub.track = Some(index);
+            sub.granted = first_grant(track, controlled);
+            if sub.wanted == 0 {
+                sub.pause = Pause::Hidden;
+            }
+            sub.set_limit();
             sub.target = track.choose(&self.streams, sub.layers.limit());
             sub.payload_types = payload_types;
             if let Some(stream) = sub.awaited().filter(|_| !track.muted) {
@@ -330,6 +382,10 @@ impl Engine {
             ),
             rewriter: Rewriter::new(clock_rate, sequence, timestamp),
             layers: LayerSelector::new(),
+            cap: Layers::ALL,
+            granted: Layers::ALL,
+            pause: Pause::None,
+            wanted: u16::MAX,
             retransmission: None,
             packets: 0,
             octets: 0,
@@ -346,8 +402,12 @@ impl Engine {
             return;
         };
         let Some(track) = sub.track else { return };
+        let (key, slot) = (sub.peer, u32::from(sub.slot));
         sub.clear();
         self.subscribed -= 1;
+        if let Some(control) = self.control(key) {
+            control.allocator.remove(RequestId(slot));
+        }
         if let Some(track) = self.tracks.get_mut(track) {
             track.subscriptions.retain(|s| *s != subscription);
         }
@@ -372,6 +432,18 @@ impl Engine {
         if peer.connected && soon < peer.report_at {
             peer.report_at = self.timers.set(soon, Timer::Report(key));
         }
+    }
+}
+
+/// What a subscription gets before its subscriber's bandwidth is divided: of a simulcast the
+/// smallest, for that is all that may fit; of a diagnostic track everything.
+fn first_grant(track: &Track, controlled: bool) -> Layers {
+    if !controlled || track.source == Source::Imaging || track.encodings.len() < 2 {
+        return Layers::ALL;
+    }
+    Layers {
+        spatial: 0,
+        ..Layers::ALL
     }
 }
 

@@ -30,6 +30,14 @@ impl Layers {
         temporal: u8::MAX,
     };
 
+    /// What both contain.
+    pub(crate) fn and(self, other: Layers) -> Layers {
+        Layers {
+            spatial: self.spatial.min(other.spatial),
+            temporal: self.temporal.min(other.temporal),
+        }
+    }
+
     fn covers(self, other: Layers) -> bool {
         self.spatial >= other.spatial && self.temporal >= other.temporal
     }
@@ -46,6 +54,20 @@ pub(crate) enum FrameLayers {
     Described(DescribedFrame),
     /// A dependency descriptor of a structure that is not known (any more).
     Unreadable,
+}
+
+impl FrameLayers {
+    /// Spatial and temporal layer, where they are told; else the lowest.
+    #[inline]
+    pub(crate) fn ids(&self) -> (u8, u8) {
+        match self {
+            FrameLayers::Bits(bits) => (bits.spatial, bits.temporal),
+            FrameLayers::Described(described) => {
+                (described.frame.spatial_id, described.frame.temporal_id)
+            }
+            FrameLayers::Unknown | FrameLayers::Unreadable => (0, 0),
+        }
+    }
 }
 
 /// What becomes of a packet.

@@ -70,8 +70,8 @@ impl Egress for Recorder {
         let bytes = [header, payload].concat();
         let parsed = RtpHeader::parse(&bytes).expect("the engine writes headers that parse");
         assert_eq!(
-            parsed.payload(&bytes),
-            payload,
+            parsed.payload_range().start,
+            header.len(),
             "the header ends where the payload starts"
         );
         assert_eq!(
@@ -312,7 +312,7 @@ pub fn codec(pt: u8, codec: Codec) -> CodecParams {
         nack: video,
         pli: video,
         fir: false,
-        transport_cc: true,
+        transport_cc: false,
         remb: false,
     }
 }
@@ -383,6 +383,16 @@ pub fn media(key: u32) -> SessionMedia {
         slots: (0..2 * VIDEO_SLOTS).map(slot).collect(),
         rtcp_rsize: true,
     }
+}
+
+/// The same with congestion control negotiated on every codec.
+pub fn controlled(mut media: SessionMedia) -> SessionMedia {
+    let sending = media.receive.iter_mut().flat_map(|m| &mut m.codecs);
+    let receiving = media.slots.iter_mut().flat_map(|m| &mut m.codecs);
+    sending
+        .chain(receiving)
+        .for_each(|codec| codec.transport_cc = true);
+    media
 }
 
 /// As [`media`], with a video m-line that sends three encodings told apart by RID.

@@ -1,0 +1,154 @@
+//! The path to one subscriber: numbers of its packets, its estimate, and who gets which part.
+
+use crate::bwe::{Allocator, Estimator, EstimatorConfig, ProbeCluster, SentPacket};
+use crate::limits::FEEDBACK_WANTED;
+use crate::meter::WIRE_OVERHEAD;
+use sealcast_model::{SessionMedia, Time};
+use std::time::Duration;
+
+/// One peer's path.
+#[derive(Debug, Default)]
+pub(crate) struct Downlink {
+    /// Transport-wide number of the next packet.
+    next: u16,
+    /// Where the subscriber tells how its packets arrive.
+    pub(crate) control: Option<Box<Control>>,
+}
+
+/// Congestion control of one path.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) estimator: Estimator,
+    pub(crate) allocator: Allocator,
+    probe: Option<Probe>,
+    /// The first packet left.
+    pub(crate) first_sent: Option<Time>,
+    /// Feedback has come at least once.
+    pub(crate) heard: bool,
+    /// When bandwidth was last divided, and how much.
+    pub(crate) allocated_at: Time,
+    pub(crate) allocated: u64,
+    /// It is listed to be divided anew with the next flush.
+    pub(crate) listed: bool,
+    /// What there is to divide it among has changed.
+    pub(crate) stale: bool,
+}
+
+/// A cluster under way.
+#[derive(Debug)]
+struct Probe {
+    cluster: ProbeCluster,
+    started: Time,
+    sent_bytes: u64,
+    sent_packets: u32,
+}
+
+impl Downlink {
+    /// The path of a session with these m-lines: controlled if the client gives feedback.
+    pub(crate) fn new(media: &SessionMedia) -> Self {
+        let mut downlink = Downlink::default();
+        downlink.update(media);
+        downlink
+    }
+
+    /// The session renegotiated.
+    pub(crate) fn update(&mut self, media: &SessionMedia) {
+        let codecs = || media.slots.iter().flat_map(|slot| &slot.codecs);
+        if !codecs().any(|codec| codec.transport_cc || codec.remb) {
+            self.control = None;
+        } else if self.control.is_none() {
+            self.control = Some(Box::new(Control::new()));
+        }
+    }
+
+    /// The number of the next packet.
+    #[inline]
+    pub(crate) fn next(&self) -> u16 {
+        match &self.control {
+            Some(control) => control.estimator.next_sequence(),
+            None => self.next,
+        }
+    }
+
+    /// A packet of `len` bytes left under [`next`](Downlink::next).
+    #[inline]
+    pub(crate) fn on_sent(&mut self, now: Time, ssrc: u32, sequence_number: u16, len: usize) {
+        match &mut self.control {
+            Some(control) => control.on_sent(now, ssrc, sequence_number, len),
+            None => self.next = self.next.wrapping_add(1),
+        }
+    }
+}
+
+impl Control {
+    fn new() -> Self {
+        Control {
+            estimator: Estimator::new(EstimatorConfig::default()),
+            allocator: Allocator::new(),
+            probe: None,
+            first_sent: None,
+            heard: false,
+            allocated_at: Time::ZERO,
+            allocated: 0,
+            listed: false,
+            stale: false,
+        }
+    }
+
+    fn on_sent(&mut self, now: Time, ssrc: u32, sequence_number: u16, len: usize) {
+        let bytes = (len + WIRE_OVERHEAD) as u16;
+        self.first_sent.get_or_insert(now);
+        self.estimator.on_sent(SentPacket {
+            sent: now,
+            bytes,
+            ssrc,
+            sequence_number,
+            probe: self.probe.as_ref().map(|probe| probe.cluster.id),
+        });
+        if let Some(probe) = &mut self.probe {
+            probe.sent_bytes += u64::from(bytes);
+            probe.sent_packets += 1;
+            let cluster = probe.cluster;
+            if probe.sent_bytes >= cluster.min_bytes && probe.sent_packets >= cluster.min_packets {
+                self.probe = None;
+            }
+        }
+    }
+
+    /// Starts a cluster if it is time for one.
+    pub(crate) fn poll_probe(&mut self, now: Time) {
+        if self.probe.is_none()
+            && let Some(cluster) = self.estimator.poll_probe(now)
+        {
+            self.probe = Some(Probe {
+                cluster,
+                started: now,
+                sent_bytes: 0,
+                sent_packets: 0,
+            });
+        }
+    }
+
+    /// When the cluster under way wants its next packet.
+    pub(crate) fn probe_due(&self) -> Option<Time> {
+        let probe = self.probe.as_ref()?;
+        let nanos =
+            u128::from(probe.sent_bytes) * 8_000_000_000 / u128::from(probe.cluster.rate.max(1));
+        let spent = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        Some(probe.started + spent)
+    }
+
+    /// Bits per second to divide now.
+    pub(crate) fn available(&self, now: Time) -> u64 {
+        let waited = self.first_sent.map_or(Duration::ZERO, |first| now - first);
+        if !self.heard && waited > FEEDBACK_WANTED {
+            return u64::MAX;
+        }
+        self.estimator.sending_rate(now)
+    }
+
+    /// Gives the cluster under way up: there is nothing to pad.
+    pub(crate) fn abandon_probe(&mut self) {
+        self.probe = None;
+    }
+}
