@@ -26,6 +26,8 @@ export class Signal {
   events = [];
   errors = [];
   closed = null;
+  /** Called with each event, as it comes. */
+  onEvent = () => {};
 
   static async open(url) {
     const signal = new Signal();
@@ -38,7 +40,10 @@ export class Signal {
 
   #onMessage(message) {
     const waiting = this.#waiting.get(message.id);
-    if (message.id === undefined) (message.type === "error" ? this.errors : this.events).push(message);
+    if (message.id === undefined) {
+      (message.type === "error" ? this.errors : this.events).push(message);
+      this.onEvent(message);
+    }
     else if (waiting) {
       this.#waiting.delete(message.id);
       message.type === "error" ? waiting.reject(Object.assign(new Error(message.message), message)) : waiting.resolve(message);

@@ -16,10 +16,11 @@ const ISSUER = "sealcast-browser-tests";
 
 /**
  * @param address where HTTP listens and media goes: `127.0.0.1` or `::1`
+ * @param rooms lines for the configuration's `[rooms]`
  * @returns `url`, `token(room)` for links (`undefined` where the relay makes its own), `log()`,
  *   `restart()` on the same port, and `stop()`
  */
-export async function startRelay({ address = "127.0.0.1" } = {}) {
+export async function startRelay({ address = "127.0.0.1", rooms = "" } = {}) {
   if (process.env.SEALCAST_URL) {
     const url = process.env.SEALCAST_URL.replace(/\/$/, "");
     return { url, token: () => undefined, log: () => "", stop: async () => {} };
@@ -32,7 +33,7 @@ export async function startRelay({ address = "127.0.0.1" } = {}) {
   const host = address.includes(":") ? `[${address}]` : address;
   const port = await freePort(address);
   writeFileSync(join(directory, "secret"), secret);
-  writeFileSync(config, configuration({ host, port, address, directory }));
+  writeFileSync(config, configuration({ host, port, address, directory, rooms }));
   const url = `http://${host}:${port}`;
   let running = await launch(binary, config, url);
   return {
@@ -50,7 +51,7 @@ export async function startRelay({ address = "127.0.0.1" } = {}) {
   };
 }
 
-function configuration({ host, port, address, directory }) {
+function configuration({ host, port, address, directory, rooms }) {
   return `
 [http]
 listen = ["${host}:${port}"]
@@ -58,6 +59,9 @@ listen = ["${host}:${port}"]
 algorithm = "HS256"
 issuer = "${ISSUER}"
 keys = [{ kid = "test", file = "${join(directory, "secret")}" }]
+[rooms]
+delivery_seed = "delivery-seed"
+${rooms}
 [media]
 bind = ["${address}"]
 udp_port = 0
