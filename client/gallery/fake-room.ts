@@ -62,6 +62,13 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
     this.emit("seals", undefined);
   }
 
+  readonly keys = "link" as const;
+  readonly group = undefined;
+
+  memberOf(): undefined {
+    return undefined;
+  }
+
   waiting(): RemoteTrack[] {
     return [];
   }
@@ -127,6 +134,8 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
       unknownKey: 0,
       inauthentic: failing ? 318 : 0,
       malformed: 0,
+      misattributed: 0,
+      held: 0,
       duplicate: 3,
       empty: 0,
       clear: state === "clear" ? 800 : 0,

@@ -13,7 +13,7 @@ import { FakeRoom, paintedTrack } from "./fake-room.js";
 const query = new URLSearchParams(location.search);
 const root = document.getElementById("app") ?? document.body;
 const link = { room: "consult-1", key: generateLinkKey() };
-const config = { development: !query.has("production"), version: "0.1.0", sealed: "required" };
+const config = { development: !query.has("production"), version: "0.1.0", sealed: "required", groupKeys: false, issuer: undefined };
 const nothing = (): void => undefined;
 
 const theme = query.get("theme");

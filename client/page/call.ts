@@ -7,12 +7,13 @@ import { announce, el, fill, setText } from "./dom.js";
 import { icon } from "./icons.js";
 import { NetworkPanel } from "./network-panel.js";
 import { type OwnDevice, OwnMedia } from "./own-media.js";
-import { MARK_ICONS, callMark, markOf, ownMark } from "./seal.js";
+import { PeopleDialog } from "./people.js";
+import { MARK_ICONS, OUTSIDE, callMark, markOf, ownMark } from "./seal.js";
 import { shortcutOf } from "./shortcuts.js";
 import { Stage } from "./stage.js";
 import { themeButton } from "./theme.js";
 import { Tile } from "./tile.js";
-import { guestName, plainDeviceError, plainError } from "./words.js";
+import { guestName, plainDeviceError, plainError, plainNotice } from "./words.js";
 
 /** What the page uses of a room. */
 export type CallRoom = Pick<
@@ -22,6 +23,9 @@ export type CallRoom = Pick<
   | "grants"
   | "state"
   | "hasKey"
+  | "keys"
+  | "group"
+  | "memberOf"
   | "waiting"
   | "sealOf"
   | "stats"
@@ -46,6 +50,9 @@ const TRACK_LABELS = { audio: "Voice", camera: "Camera", screen: "Screen", imagi
 /** How long a message stays at the bottom of the call. */
 const TOAST_MS = 6_000;
 
+/** Lasting notices shown at a time; older ones go. */
+const MAX_NOTICES = 3;
+
 export class CallPage {
   readonly element: HTMLElement;
   readonly #room: CallRoom;
@@ -61,6 +68,8 @@ export class CallPage {
   readonly #summary = el("div", { class: "call-seal" });
   readonly #toasts = el("div", { class: "toasts", role: "status" });
   readonly #stop: (() => void)[] = [];
+  readonly #notices = el("div", { class: "notices", role: "alert" });
+  #people: PeopleDialog | undefined;
   #sealDialog: { key: string; dialog: SealDialog } | undefined;
 
   constructor(options: CallOptions) {
@@ -72,7 +81,7 @@ export class CallPage {
       (name) => this.#run(name),
     );
     this.#network = new NetworkPanel(
-      { stats: () => this.#room.stats(), nameOf: guestName },
+      { stats: () => this.#room.stats(), nameOf: (participant) => this.#nameOf(participant) },
       () => this.#run("network"),
     );
     this.element = el(
@@ -80,6 +89,7 @@ export class CallPage {
       { class: "call" },
       el("header", { class: "call-header" }, brand(), this.#summary, themeButton()),
       this.#banner,
+      this.#notices,
       el("main", { class: "call-main", id: "main" }, this.#stage.element, this.#network.element),
       this.#toasts,
       el("footer", { class: "call-footer" }, this.#controls.element),
@@ -96,6 +106,7 @@ export class CallPage {
     this.#network.dispose();
     this.#stage.dispose();
     this.#sealDialog?.dialog.element.close();
+    this.#people?.element.close();
     for (const tile of this.#tiles.values()) tile.dispose();
     this.#own.stop();
   }
@@ -120,12 +131,13 @@ export class CallPage {
     this.#stop.push(
       () => removeEventListener("keydown", onKey),
       room.on("participant-joined", ({ participant }) => {
-        this.#addTile(participant, guestName(participant), "person");
-        announce(`${guestName(participant)} joined`);
+        this.#addTile(participant, this.#nameOf(participant), "person");
+        announce(`${this.#nameOf(participant)} joined`);
       }),
       room.on("participant-left", ({ participant }) => {
+        const name = this.#tiles.get(participant.participant)?.name ?? guestName(participant.participant);
         this.#removeTile(participant.participant);
-        announce(`${guestName(participant.participant)} left`);
+        announce(`${name} left`);
       }),
       room.on("track-published", (track) => this.#onTrack(track)),
       room.on("track-updated", (track) => this.#onTrack(track)),
@@ -145,6 +157,8 @@ export class CallPage {
         this.#own.onMuted(publication);
       }),
       room.on("seals", () => this.#drawMarks()),
+      room.on("group", () => this.#drawGroup()),
+      room.on("group-notice", (notice) => this.#onNotice(plainNotice(notice))),
       room.on("state", () => this.#drawState()),
       room.on("going-away", () => this.#toast("The relay is restarting. The call continues as soon as it is back.")),
       room.on("warning", (error) => this.#complain(error)),
@@ -172,7 +186,7 @@ export class CallPage {
 
   #onTrack(track: RemoteTrack): void {
     const isScreen = track.source === "screen" || track.source === "imaging";
-    const owner = guestName(track.participant);
+    const owner = this.#nameOf(track.participant);
     const tile = isScreen
       ? this.#addTile(track.track, `${owner}, ${TRACK_LABELS[track.source].toLowerCase()}`, "screen")
       : this.#tiles.get(track.participant);
@@ -215,6 +229,50 @@ export class CallPage {
     return [...this.#room.participants.values()].flatMap(({ tracks }) => tracks.get(key) ?? []);
   }
 
+  // The group.
+
+  /** By the person's own sealed word; the relay knows pseudonyms only. */
+  #nameOf(participant: string): string {
+    return this.#room.memberOf(participant)?.name ?? guestName(participant);
+  }
+
+  #drawGroup(): void {
+    for (const { participant, tracks } of this.#room.participants.values()) {
+      this.#tiles.get(participant)?.setName(this.#nameOf(participant));
+      for (const { track, source } of tracks.values()) {
+        this.#tiles.get(track)?.setName(`${this.#nameOf(participant)}, ${TRACK_LABELS[source].toLowerCase()}`);
+      }
+    }
+    this.#people?.update();
+    this.#drawMarks();
+  }
+
+  #onNotice({ text, lasting }: { text: string; lasting: boolean }): void {
+    if (!lasting) {
+      this.#toast(text);
+      return;
+    }
+    // A relay that tries again and again must not fill the page.
+    if ([...this.#notices.children].some(({ textContent }) => textContent === text)) return;
+    const close = el("button", { type: "button", class: "icon-button", "aria-label": "Dismiss" }, icon("close"));
+    const notice = el("div", { class: "notice notice-danger" }, icon("alert"), el("div", {}, text), close);
+    close.addEventListener("click", () => {
+      notice.remove();
+      this.#stage.layOut();
+    });
+    this.#notices.append(notice);
+    while (this.#notices.childElementCount > MAX_NOTICES) this.#notices.firstElementChild?.remove();
+    this.#stage.layOut();
+  }
+
+  #showPeople(): void {
+    const people = new PeopleDialog(() => this.#room.group);
+    this.#people = people;
+    people.element.addEventListener("close", () => {
+      this.#people = undefined;
+    });
+  }
+
   // Marks.
 
   #drawMarks(): void {
@@ -232,14 +290,16 @@ export class CallPage {
   }
 
   #markFor(key: string): Tile["mark"] {
-    const { hasKey } = this.#room;
+    const { hasKey, keys } = this.#room;
     if (key === SELF) return ownMark(this.#own.publications().map(({ seal }) => seal), hasKey);
     const tracks = this.#tracksOf(key).map((track) => ({
       seal: this.#room.sealOf(track.track),
       muted: track.muted,
       ...(track.blocked === undefined ? {} : { blocked: track.blocked }),
     }));
-    return markOf(tracks, hasKey, Date.now());
+    const mark = markOf(tracks, hasKey, Date.now(), keys);
+    const person = tracks.length === 0 || this.#room.participants.has(key);
+    return keys === "group" && person && mark.state === "waiting" && !this.#room.memberOf(key) ? OUTSIDE : mark;
   }
 
   #openSealDialog(key: string): void {
@@ -270,7 +330,8 @@ export class CallPage {
     if (name === "microphone") return publish.includes("audio");
     if (name === "camera") return publish.includes("camera");
     if (name === "screen") return publish.includes("screen") && "getDisplayMedia" in navigator.mediaDevices;
-    if (name === "invite") return this.#options.link.key !== undefined;
+    if (name === "invite") return this.#room.hasKey;
+    if (name === "people") return this.#room.keys === "group";
     return true;
   }
 
@@ -283,6 +344,9 @@ export class CallPage {
         break;
       case "invite":
         void this.#copyInvitation();
+        break;
+      case "people":
+        this.#showPeople();
         break;
       case "network":
         this.#network.show(!this.#network.shown);
@@ -311,7 +375,9 @@ export class CallPage {
 
   async #copyInvitation(): Promise<void> {
     const copied = await copyText(formatLink(location.href, this.#options.link));
-    this.#toast(copied ? "Invitation link copied. It carries the key: share it with care." : "Copying failed.");
+    const { key } = this.#options.link;
+    const words = key ? "Invitation link copied. It carries the key: share it with care." : "Invitation link copied.";
+    this.#toast(copied ? words : "Copying failed.");
   }
 
   #drawOwn(): void {

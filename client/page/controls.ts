@@ -2,7 +2,7 @@
 import { el, fill } from "./dom.js";
 import { icon, type IconName } from "./icons.js";
 
-export type ControlName = "microphone" | "camera" | "screen" | "invite" | "network" | "help" | "leave";
+export type ControlName = "microphone" | "camera" | "screen" | "invite" | "people" | "network" | "help" | "leave";
 
 interface ControlSpec {
   name: ControlName;
@@ -18,6 +18,7 @@ const CONTROLS: readonly ControlSpec[] = [
   { name: "camera", label: "Camera", icon: "camera", offIcon: "cameraOff", shortcut: "V" },
   { name: "screen", label: "Share screen", icon: "screen", shortcut: "S" },
   { name: "invite", label: "Invite", icon: "link", shortcut: "I" },
+  { name: "people", label: "People", icon: "people", shortcut: "P" },
   { name: "network", label: "Network", icon: "chart", shortcut: "N" },
   { name: "help", label: "Keyboard", icon: "help", shortcut: "?" },
   { name: "leave", label: "Leave", icon: "leave", shortcut: "Shift + L" },

@@ -2,13 +2,14 @@
 import type { OpenCounters, SealCounters } from "../src/index.js";
 import { el, fill } from "./dom.js";
 import { icon } from "./icons.js";
-import { MARK_ICONS, type Mark, formatKeyId } from "./seal.js";
+import { MARK_ICONS, type Mark, formatKeyId, timeOfDay } from "./seal.js";
 
 export const SHORTCUTS: readonly (readonly [string, string])[] = [
   ["M", "Microphone on or off"],
   ["V", "Camera on or off"],
   ["S", "Share the screen, or stop"],
   ["I", "Copy the invitation link"],
+  ["P", "Who is in, and the code to compare"],
   ["N", "Show or hide network figures"],
   ["?", "Show this list"],
   ["Shift + L", "Leave the consult"],
@@ -71,11 +72,13 @@ function openTable(counters: OpenCounters): HTMLElement {
     ["Frames opened", format(counters.opened)],
     ["Under a key you do not have", format(counters.unknownKey), counters.unknownKey > 0],
     ["Altered, or sealed with another key", format(counters.inauthentic), counters.inauthentic > 0],
+    ["Of somebody else than this tile's owner", format(counters.misattributed), counters.misattributed > 0],
+    ["Before it was known whose they are", format(counters.held)],
     ["Not sealed at all", format(counters.malformed), counters.malformed > 0],
     ["Copies left out", format(counters.duplicate)],
   ];
   if (counters.clear > 0) rows.push(["Shown without a seal", format(counters.clear), true]);
-  rows.push(["Key id", formatKeyId(counters.keyId)], ["Like this since", time(counters.since)]);
+  rows.push(["Key id", formatKeyId(counters.keyId)], ["Like this since", timeOfDay(counters.since)]);
   return table(rows);
 }
 
@@ -84,7 +87,7 @@ function sealTable(counters: SealCounters): HTMLElement {
     ["Frames sealed", format(counters.sealed)],
     ["Held back for want of a key", format(counters.withheld), counters.withheld > 0],
     ["Key id", formatKeyId(counters.keyId)],
-    ["Like this since", time(counters.since)],
+    ["Like this since", timeOfDay(counters.since)],
   ]);
 }
 
@@ -98,7 +101,7 @@ function table(rows: readonly [string, string, boolean?][]): HTMLElement {
   );
 }
 
-function dialog(titleId: string, title: string, content: Node[]): HTMLDialogElement {
+export function dialog(titleId: string, title: string, content: Node[]): HTMLDialogElement {
   const close = (): void => element.close();
   const element = el(
     "dialog",
@@ -125,6 +128,3 @@ function format(count: number): string {
   return count.toLocaleString("en");
 }
 
-function time(ms: number): string {
-  return new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-}

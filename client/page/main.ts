@@ -7,7 +7,7 @@ import { type Choice, prejoinPage } from "./prejoin.js";
 import { type RelayConfig, fetchConfig } from "./relay.js";
 import { bootPage, startPage } from "./start.js";
 import { applyTheme } from "./theme.js";
-import { obtainToken } from "./token.js";
+import { obtainIdentity, obtainToken } from "./token.js";
 
 
 /** Paths of the hashed assets, which the build puts in. */
@@ -64,6 +64,11 @@ class ConsultPage {
         token: () => this.#token(link),
         room: link.room,
         ...(link.key ? { linkKey: link.key } : {}),
+        identity: {
+          ...(link.issuer ? { issuer: link.issuer } : {}),
+          vouch: (jwk) => obtainIdentity(link, this.#config, jwk, choice.name),
+          name: choice.name,
+        },
         acceptUnsealed: true,
         worker: () => new Worker(WORKER_PATH, { type: "module" }),
         wasm: new URL(WASM_PATH, location.origin),

@@ -63,7 +63,7 @@ class PrejoinPage {
         el(
           "div",
           { class: "prejoin-columns" },
-          this.#previewSection(link),
+          this.#previewSection(link, config),
           this.#formSection(link, config),
         ),
       ],
@@ -78,7 +78,7 @@ class PrejoinPage {
     if (!this.#joined) for (const track of Object.values(this.#tracks)) track?.stop();
   }
 
-  #previewSection(link: Link): HTMLElement {
+  #previewSection(link: Link, config: RelayConfig): HTMLElement {
     return el(
       "section",
       { class: "preview", "aria-label": "Your camera and microphone" },
@@ -96,11 +96,16 @@ class PrejoinPage {
         el("div", { class: "level", role: "img", "aria-label": "Microphone level" }, this.#level),
       ),
       this.#problem,
-      link.key ? invitation(link) : undefined,
+      link.key || config.groupKeys ? invitation(link) : undefined,
     );
   }
 
   #formSection(link: Link, config: RelayConfig): HTMLElement {
+    const hasKeys = link.key !== undefined || config.groupKeys;
+    const hint =
+      link.key || !config.groupKeys
+        ? "Stays on this device; others see a guest number."
+        : "Sent sealed: the others in the consult see it, the relay does not.";
     const submit = (event: Event): void => {
       event.preventDefault();
       this.#joined = true;
@@ -111,14 +116,14 @@ class PrejoinPage {
       { class: "card prejoin-form", onsubmit: submit },
       el("h1", {}, "Ready to join?"),
       config.development ? developmentNotice() : undefined,
-      link.key ? undefined : missingKey(),
-      field("own-name", "Your name", this.#name, "Stays on this device for now; others see a guest number."),
+      hasKeys ? undefined : missingKey(),
+      field("own-name", "Your name", this.#name, hint),
       field("choose-microphone", "Microphone", this.#selects.microphone),
       field("choose-camera", "Camera", this.#selects.camera),
       el(
         "button",
         { type: "submit", class: "button primary large", id: "join" },
-        el("span", {}, link.key ? "Join the consult" : "Join without a key"),
+        el("span", {}, hasKeys ? "Join the consult" : "Join without a key"),
         icon("arrow"),
       ),
     );
@@ -226,7 +231,9 @@ function invitation(link: Link): HTMLElement {
       "p",
       {},
       el("strong", {}, "Invite others. "),
-      "The link carries the key: send it only to people who belong in the consult, by a channel you trust.",
+      link.key
+        ? "The link carries the key: send it only to people who belong in the consult, by a channel you trust."
+        : "Whoever has the link can ask to join. You see who is in, and keys change as people come and go.",
     ),
     copyButton("Copy the link", () => formatLink(location.href, link)),
   );

@@ -1,5 +1,5 @@
 /** What the page asks of the relay over plain HTTP. */
-import { ConnectionLostError, ProtocolError } from "../src/index.js";
+import { ConnectionLostError, type Issuer, ProtocolError, type Vouched, issuerFrom } from "../src/index.js";
 
 export interface RelayConfig {
   /** A relay for development: it makes tokens for anybody. */
@@ -7,6 +7,10 @@ export interface RelayConfig {
   version: string;
   /** `required` or `optional`. */
   sealed: string;
+  /** Whether rooms have group keys; without, keys are those of join links. */
+  groupKeys: boolean;
+  /** On a relay for development: its issuer of identities, for new links. */
+  issuer: Issuer | undefined;
 }
 
 const DEVELOPMENT_GRANTS = { publish: ["audio", "camera", "screen"], subscribe: true };
@@ -17,6 +21,8 @@ export async function fetchConfig(): Promise<RelayConfig> {
     development: body["development"] === true,
     version: typeof body["version"] === "string" ? body["version"] : "",
     sealed: typeof body["sealed"] === "string" ? body["sealed"] : "required",
+    groupKeys: body["keys"] === "group",
+    issuer: issuerFrom(body["issuer"]),
   };
 }
 
@@ -29,6 +35,18 @@ export async function fetchDevelopmentToken(room: string): Promise<string> {
   });
   if (typeof body["token"] !== "string") throw new ProtocolError("the relay made no token");
   return body["token"];
+}
+
+/** An identity from a relay for development, which vouches for anybody. */
+export async function fetchDevelopmentIdentity(room: string, jwk: JsonWebKey, name: string): Promise<Vouched> {
+  const body = await fetchJson("/dev/assertion", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(name ? { room, jwk, name } : { room, jwk }),
+  });
+  const { assertion, named } = body;
+  if (typeof assertion !== "string") throw new ProtocolError("the relay made no assertion");
+  return typeof named === "string" ? { assertion, named } : { assertion };
 }
 
 async function fetchJson(path: string, init: RequestInit): Promise<Record<string, unknown>> {

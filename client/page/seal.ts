@@ -21,6 +21,13 @@ export const MARK_ICONS: Record<MarkState, IconName> = {
   clear: "unlock",
 };
 
+/** A participant whom the relay let in, and who is not, or not yet, a member of the group. */
+export const OUTSIDE: Mark = {
+  state: "waiting",
+  label: "Not in",
+  explanation: "This participant has none of the consult's keys: they can neither open nor seal anything.",
+};
+
 export interface SealedTrack {
   seal: OpenCounters | undefined;
   muted: boolean;
@@ -34,8 +41,14 @@ export const STALLED_MS = 8_000;
  * The mark of somebody else's tile: the worst that holds for any of its tracks.
  *
  * @param now ms since the epoch
+ * @param keys where keys come from
  */
-export function markOf(tracks: readonly SealedTrack[], hasKey: boolean, now: number): Mark {
+export function markOf(
+  tracks: readonly SealedTrack[],
+  hasKey: boolean,
+  now: number,
+  keys: "group" | "link" | "none" = "link",
+): Mark {
   const live = tracks.filter(({ muted }) => !muted);
   const states = live.map(({ seal }) => seal?.state ?? "waiting");
   if (states.includes("clear")) {
@@ -56,9 +69,7 @@ export function markOf(tracks: readonly SealedTrack[], hasKey: boolean, now: num
     return {
       state: "broken",
       label: "Cannot open",
-      explanation: hasKey
-        ? "Frames arrive, but your key does not open them. One of you may have an outdated link."
-        : "Frames arrive, but your link has no key to open them with.",
+      explanation: failureOf(live, hasKey, keys),
     };
   }
   const open = live.filter(({ seal }) => seal?.state === "open");
@@ -79,6 +90,24 @@ export function markOf(tracks: readonly SealedTrack[], hasKey: boolean, now: num
     };
   }
   return { state: "waiting", label: "Waiting", explanation: "No frame has arrived yet." };
+}
+
+/** Which party cannot be opened, since when, and what follows from it. */
+function failureOf(live: readonly SealedTrack[], hasKey: boolean, keys: "group" | "link" | "none"): string {
+  if (!hasKey) return "Frames arrive, but your link has no key to open them with.";
+  const failing = live.flatMap(({ seal }) => (seal?.state === "failing" ? [seal] : []));
+  const since = `since ${timeOfDay(Math.min(...failing.map((seal) => seal.since)))}`;
+  if (failing.some(({ misattributed }) => misattributed > 0)) {
+    return `The relay has been sending frames of somebody else under this name ${since}. They are not shown.`;
+  }
+  return keys === "group"
+    ? `Their frames cannot be opened ${since}. This device is asking for the current keys again.`
+    : `Their frames cannot be opened ${since}: your key is another one. One of you may have an outdated link.`;
+}
+
+/** `14:03:27`. */
+export function timeOfDay(ms: number): string {
+  return new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 }
 
 /** The mark of one's own tile. */

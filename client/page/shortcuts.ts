@@ -19,6 +19,8 @@ export function shortcutOf(event: KeyboardEvent): ControlName | undefined {
       return "screen";
     case "i":
       return "invite";
+    case "p":
+      return "people";
     case "n":
       return "network";
     default:

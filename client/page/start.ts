@@ -23,7 +23,7 @@ export function startPage(config: RelayConfig, open: (link: Link) => void): HTML
     ),
   );
   const actions = config.development
-    ? [developmentNotice(), newConsult(open), separator(), joinByLink(open)]
+    ? [developmentNotice(), newConsult(config, open), separator(), joinByLink(open)]
     : [
         notice("info", "To join a consult, open the link your clinic sent you, or paste it here."),
         joinByLink(open),
@@ -37,24 +37,33 @@ export function bootPage(): HTMLElement {
   return el("div", { class: "boot" }, brand(), el("p", { role: "status" }, "Reaching the relay…"));
 }
 
-function newConsult(open: (link: Link) => void): HTMLElement {
+function newConsult(config: RelayConfig, open: (link: Link) => void): HTMLElement {
+  const text = config.groupKeys
+    ? "You get a room and a link to it. Its keys change whenever somebody joins or leaves."
+    : "You get a room and a link with its key. Whoever has the link can join.";
   return el(
     "div",
     { class: "start-action" },
     el("h2", {}, "Start a consult"),
-    el("p", { class: "muted" }, "You get a room and a link with its key. Whoever has the link can join."),
+    el("p", { class: "muted" }, text),
     el(
       "button",
       {
         type: "button",
         class: "button primary large",
         id: "new-consult",
-        onclick: () => open({ room: randomRoom(), key: generateLinkKey() }),
+        onclick: () => open(newLink(config)),
       },
       el("span", {}, "New consult"),
       icon("arrow"),
     ),
   );
+}
+
+function newLink({ groupKeys, issuer }: RelayConfig): Link {
+  const room = randomRoom();
+  if (!groupKeys) return { room, key: generateLinkKey() };
+  return issuer ? { room, issuer } : { room };
 }
 
 function joinByLink(open: (link: Link) => void): HTMLElement {

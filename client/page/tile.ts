@@ -16,7 +16,7 @@ const WAITING: Mark = { state: "waiting", label: "Waiting", explanation: "No fra
 export class Tile {
   readonly element: HTMLElement;
   readonly key: string;
-  readonly name: string;
+  #name: string;
   mark: Mark = WAITING;
   /** Apart from the voice, so that pictures start even where a browser holds sound back. */
   readonly #video = el("video", { autoplay: true, playsinline: true });
@@ -24,28 +24,47 @@ export class Tile {
   readonly #mutedBadge = el("span", { class: "tile-muted" }, icon("micOff"), visuallyHidden("Microphone off"));
   readonly #note = el("p", { class: "tile-note" });
   readonly #mark: HTMLButtonElement;
+  readonly #kind: TileOptions["kind"];
+  readonly #label = el("span", { class: "tile-label" });
+  readonly #avatar = el("span", { class: "tile-avatar" });
 
   constructor({ key, name, kind, onDetails }: TileOptions) {
     this.key = key;
-    this.name = name;
+    this.#name = name;
+    this.#kind = kind;
+    this.#label.textContent = name;
+    this.#avatar.append(avatar(name, kind));
     this.#video.muted = true;
     this.#mutedBadge.hidden = true;
     this.#mark = el("button", { type: "button", class: "seal-mark", onclick: onDetails });
     this.element = el(
       "div",
       { class: `tile tile-${kind}`, role: "group", "aria-label": name, "data-tile": key },
-      el("div", { class: "tile-placeholder", "aria-hidden": "true" }, avatar(name, kind), this.#note),
+      el("div", { class: "tile-placeholder", "aria-hidden": "true" }, this.#avatar, this.#note),
       this.#video,
       this.#audio,
       el(
         "div",
         { class: "tile-bar" },
-        el("span", { class: "tile-name" }, this.#mutedBadge, el("span", { class: "tile-label" }, name)),
+        el("span", { class: "tile-name" }, this.#mutedBadge, this.#label),
         this.#mark,
       ),
     );
     this.setVideo(undefined);
     this.setMark(WAITING);
+  }
+
+  get name(): string {
+    return this.#name;
+  }
+
+  setName(name: string): void {
+    if (this.#name === name) return;
+    this.#name = name;
+    setText(this.#label, name);
+    fill(this.#avatar, avatar(name, this.#kind));
+    this.element.setAttribute("aria-label", name);
+    this.#mark.setAttribute("aria-label", `${name}: ${this.mark.label}. Show details`);
   }
 
   setVideo(track: MediaStreamTrack | undefined): void {

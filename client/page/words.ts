@@ -1,5 +1,5 @@
 /** What users read: every error in plain words, and what they can do about it. */
-import { type ErrorCode, SealcastError } from "../src/index.js";
+import { type ErrorCode, type GroupNotice, SealcastError } from "../src/index.js";
 
 export interface Plain {
   title: string;
@@ -96,6 +96,7 @@ export const ERROR_WORDS: Record<ErrorCode, Plain> = {
     text: "This consult takes nothing that is not sealed end to end. Your link may lack its key: open the complete link you were sent.",
     retry: false,
   },
+  bad_group: BROKEN,
   going_away: {
     title: "The relay is restarting",
     text: "It will be back shortly. Join again in a moment.",
@@ -173,6 +174,34 @@ export function plainDeviceError(error: unknown, device: string): string {
       return `The ${device} is in use by another program, or it does not respond.`;
     default:
       return `The ${device} could not be started.`;
+  }
+}
+
+/** What people should know about who is in, or wanted in. `lasting`: it must not vanish by itself. */
+export function plainNotice(notice: GroupNotice): { text: string; lasting: boolean } {
+  switch (notice.type) {
+    case "declined":
+      return {
+        text: `Somebody without a valid identity tried to join (“${notice.subject.slice(0, 40)}”) and was refused. They cannot see or hear anything.`,
+        lasting: true,
+      };
+    case "commit-refused":
+      return { text: "A change of the consult's keys did not follow the rules and was refused.", lasting: false };
+    case "group-refused":
+      return {
+        text: "Somebody in this consult has no valid identity, so this device did not join. Ask whoever invited you.",
+        lasting: true,
+      };
+    case "not-admitted":
+      return {
+        text: "The others did not let you in: your identity could not be verified. You see and hear nobody, and nobody sees or hears you.",
+        lasting: true,
+      };
+    case "impersonation":
+      return {
+        text: `Somebody in this consult pretends to be ${guestName(notice.participant)}. Their word was not taken.`,
+        lasting: true,
+      };
   }
 }
 

@@ -1,6 +1,7 @@
 /** Joining a room. */
 import { Connection } from "./connection.js";
 import { Sealing, assertSupported } from "./e2ee/sealing.js";
+import { type IdentityOptions, RoomGroup } from "./group.js";
 import type { MediaLayout } from "./media.js";
 import type { Kind } from "./protocol.js";
 import { Room } from "./room.js";
@@ -14,8 +15,13 @@ export interface ConnectOptions {
   token: string | (() => Promise<string>);
   /** Where given, it must be the token's room. */
   room?: string;
-  /** 32 bytes. Without it nothing can be published, and nothing that others seal opens. */
+  /**
+   * The key of the join link, 32 bytes. Without it, keys are those of the room's group; in rooms of
+   * a relay that has no group keys, nothing can be published then, and nothing opens.
+   */
   linkKey?: Uint8Array<ArrayBuffer>;
+  /** Who this person is, and whose word on others is believed; for rooms with group keys. */
+  identity?: IdentityOptions;
   /**
    * How many tracks of each kind can be received at a time. Default 9 and 9. Each adds some 3 KB to
    * an offer, of which a relay takes 128 KiB.
@@ -58,10 +64,12 @@ export async function connect(url: string | URL, options: ConnectOptions): Promi
     layout,
     sealing,
   });
-  const room = new Room(connection, sealing, layout, {
+  const policy = {
     autoSubscribe: options.autoSubscribe ?? true,
     acceptUnsealed: options.acceptUnsealed ?? false,
-  });
+  };
+  const group = new RoomGroup(connection, sealing, options.identity ?? {});
+  const room = new Room(connection, sealing, layout, policy, group);
   try {
     await connection.start();
   } catch (error) {

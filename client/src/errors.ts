@@ -28,6 +28,7 @@ export const RELAY_ERROR_CODES = [
   "limit",
   "busy",
   "unsealed",
+  "bad_group",
   "going_away",
   "internal",
 ] as const;

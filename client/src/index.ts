@@ -1,10 +1,20 @@
 /** `@sealcast/client`: join a Sealcast room from a browser. Start at {@link connect}. */
 export { type ConnectOptions, connect } from "./connect.js";
 export type { RemoteParticipant, RemoteTrack } from "./directory.js";
-export type { OpenCounters, OpenState, SealCounters, SealState } from "./e2ee/messages.js";
+export type {
+  GroupNotice,
+  GroupSnapshot,
+  Issuer,
+  MemberSnapshot,
+  OpenCounters,
+  OpenState,
+  SealCounters,
+  SealState,
+} from "./e2ee/messages.js";
 export { assertSupported } from "./e2ee/sealing.js";
 export * from "./errors.js";
-export { LINK_KEY_BYTES, type Link, formatLink, generateLinkKey, parseLink } from "./link.js";
+export type { IdentityOptions, Vouched } from "./group.js";
+export { LINK_KEY_BYTES, type Link, formatLink, generateLinkKey, issuerFrom, parseLink } from "./link.js";
 export type { Grants, Kind, Source } from "./protocol.js";
 export type { Publication } from "./publications.js";
 export type { Room, RoomEvents, RoomState } from "./room.js";

@@ -79,6 +79,8 @@ const RESPONSES = {
     resume_token: "string",
     grace_seconds: "number",
     sealed: "string",
+    keys: "string?",
+    group_suite: "number?",
     grants: "grants",
     participants: "participants",
     seq: "number",
@@ -123,6 +125,10 @@ const EVENTS = {
   media_connected: { transport: "string", dtls: "string", srtp_profile: "string" },
   media_closed: { reason: "string" },
   removed: { by: "string" },
+  /** A handshake of the room's group, base64. */
+  group: { data: "string" },
+  /** A sealed message of another participant, base64. */
+  sealed: { participant: "string", data: "string" },
   going_away: { seconds: "number" },
 } as const satisfies Record<string, Fields>;
 
@@ -136,6 +142,14 @@ export type RelayEvent = { [T in EventType]: EventOf<T> }[EventType];
 export type Joined = ResponseOf<"joined">;
 export type Resumed = ResponseOf<"resumed">;
 export type SlotNotice = Decoded<typeof SLOT_NOTICE>;
+
+/** What became of a track's frames since the last report (docs/PROTOCOL.md §6.3). */
+export interface TrackReport {
+  track: string;
+  opened: number;
+  unknown_key: number;
+  failed: number;
+}
 
 /** A client's request and the response it gets. */
 export interface Requests {
@@ -151,6 +165,9 @@ export interface Requests {
   mute: { fields: { track: string; muted: boolean }; response: "ok" };
   slots: { fields: { assign: SlotInfo[] }; response: "ok" };
   remove: { fields: { participant: string }; response: "ok" };
+  group: { fields: { data: string }; response: "ok" };
+  sealed: { fields: { data: string; to?: string }; response: "ok" };
+  report: { fields: { receiving: TrackReport[] }; response: "ok" };
 }
 export type RequestType = keyof Requests;
 

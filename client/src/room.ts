@@ -1,13 +1,15 @@
 /** A room that has been joined: the public face of everything below it. */
 import type { Connection } from "./connection.js";
 import { Directory, type DirectoryChange, type RemoteParticipant, type RemoteTrack } from "./directory.js";
-import type { OpenCounters } from "./e2ee/messages.js";
+import type { GroupNotice, GroupSnapshot, MemberSnapshot, OpenCounters } from "./e2ee/messages.js";
 import type { Sealing } from "./e2ee/sealing.js";
 import { Emitter } from "./emitter.js";
 import { ClosedError, NoKeyError, ProtocolError, SealcastError } from "./errors.js";
+import type { RoomGroup } from "./group.js";
 import type { MediaLayout } from "./media.js";
 import type { EventOf, Grants, Joined, RelayEvent, Source } from "./protocol.js";
 import { type OwnPublication, type Publication, Publications } from "./publications.js";
+import { REPORT_INTERVAL_MS, Reporter } from "./report.js";
 import { type RoomStats, StatsSampler } from "./stats.js";
 import { Subscriptions } from "./subscriptions.js";
 
@@ -34,6 +36,12 @@ export interface RoomEvents {
   "publication-updated": { publication: Publication; blocked?: string };
   /** Once a second: how sealing and opening goes; read it from `sealOf` and `Publication.seal`. */
   seals: undefined;
+  /** The group changed: who is in, its code, its keys. Read it from `group`. */
+  group: GroupSnapshot;
+  /** Something about the group that people should be told. */
+  "group-notice": GroupNotice;
+  /** Another member sent a message; sealed on the way. */
+  message: { participant: string; body: unknown };
   "media-connected": { transport: string; dtls: string; srtpProfile: string };
   /** The relay stops in so many seconds; the client reconnects by itself. */
   "going-away": { seconds: number };
@@ -56,6 +64,9 @@ export class Room extends Emitter<RoomEvents> {
   readonly #connection: Connection;
   readonly #sealing: Sealing;
   readonly #policy: RoomPolicy;
+  readonly #group: RoomGroup;
+  readonly #reporter = new Reporter();
+  #reportTimer: ReturnType<typeof setInterval> | undefined;
   readonly #directory = new Directory();
   readonly #publications: Publications;
   readonly #subscriptions: Subscriptions;
@@ -69,13 +80,26 @@ export class Room extends Emitter<RoomEvents> {
   #mediaFacts: EventOf<"media_connected"> | undefined;
 
   /** Use {@link connect}. */
-  constructor(connection: Connection, sealing: Sealing, layout: MediaLayout, policy: RoomPolicy) {
+  constructor(
+    connection: Connection,
+    sealing: Sealing,
+    layout: MediaLayout,
+    policy: RoomPolicy,
+    group: RoomGroup,
+  ) {
     super();
+    this.#group = group;
     this.#connection = connection;
     this.#sealing = sealing;
     this.#policy = policy;
     this.#publications = new Publications(connection, sealing, layout);
-    this.#subscriptions = new Subscriptions(connection, sealing, layout.slots, (track) => this.#mustOpen(track));
+    this.#subscriptions = new Subscriptions(
+      connection,
+      sealing,
+      layout.slots,
+      (track) => this.#mustOpen(track),
+      (track) => this.#directory.track(track)?.participant ?? "",
+    );
     this.#listen();
   }
 
@@ -96,7 +120,34 @@ export class Room extends Emitter<RoomEvents> {
     return this.#state;
   }
 
-  /** Whether the room was joined with a key. Without one, nothing opens and nothing can be sent. */
+  /** Where keys come from: the room's group, the join link, or nowhere. */
+  get keys(): "group" | "link" | "none" {
+    if (this.#sealing.hasLinkKey) return "link";
+    return this.#sealing.hasKey ? "group" : "none";
+  }
+
+  /** The room's group; `undefined` without group keys, and before the first news of it. */
+  get group(): GroupSnapshot | undefined {
+    return this.#group.snapshot;
+  }
+
+  /** Who a participant is by its own sealed word; `undefined` until that has come. */
+  memberOf(participant: string): MemberSnapshot | undefined {
+    return this.#group.memberOf(participant);
+  }
+
+  /** Sends a message to everybody in the group, sealed. `body`: what JSON can hold, up to 15 KiB. */
+  say(body: unknown): void {
+    this.#assertOpen();
+    this.#group.say(body);
+  }
+
+  /** Asks the group for new keys. */
+  rotateKeys(): void {
+    this.#group.rotate();
+  }
+
+  /** Whether there are keys, or will be. Without any, nothing opens and nothing can be sent. */
   get hasKey(): boolean {
     return this.#sealing.hasKey;
   }
@@ -197,6 +248,7 @@ export class Room extends Emitter<RoomEvents> {
     connection.on("joined", (joined) => this.#onJoined(joined));
     connection.on("negotiated", () => this.#onNegotiated());
     connection.on("resumed", (resumed) => {
+      this.#group.onResumed();
       const changes = this.#directory.reset(this.participant, resumed.participants, resumed.seq);
       this.#report(changes);
       this.#subscriptions.reset(resumed.slots);
@@ -219,6 +271,11 @@ export class Room extends Emitter<RoomEvents> {
       }
       this.emit("seals", undefined);
     });
+    this.#group.on("changed", (group) => this.emit("group", group));
+    this.#group.on("notice", (notice) => this.emit("group-notice", notice));
+    this.#group.on("said", (message) => this.emit("message", message));
+    this.#group.on("failed", (error) => this.emit("warning", error));
+    this.#reportTimer = setInterval(() => this.#sendReport(), REPORT_INTERVAL_MS);
     this.#sealing.on("failed", (error) => {
       void connection.close();
       this.#onClosed(error);
@@ -240,6 +297,7 @@ export class Room extends Emitter<RoomEvents> {
 
   #onJoined(joined: Joined): void {
     this.#joined = joined;
+    this.#group.onJoined(joined);
     this.#subscriptions.onMediaReplaced();
     this.#report(this.#directory.reset(joined.participant, joined.participants, joined.seq));
   }
@@ -256,6 +314,7 @@ export class Room extends Emitter<RoomEvents> {
   }
 
   #onEvent(event: RelayEvent): void {
+    this.#group.onEvent(event);
     this.#report(this.#directory.apply(this.participant, event));
     switch (event.type) {
       case "track_muted":
@@ -323,6 +382,13 @@ export class Room extends Emitter<RoomEvents> {
     return !(unsealed && this.#policy.acceptUnsealed && this.#joined?.sealed === "optional");
   }
 
+  #sendReport(): void {
+    if (this.#connection.phase === "signalling") return;
+    const receiving = this.#reporter.take(this.#opened);
+    // Figures for operators: one report that gets lost is no harm.
+    if (receiving.length > 0) this.#connection.request("report", { receiving }).catch(() => undefined);
+  }
+
   #updateState(): void {
     if (this.#state === "closed") return;
     const steady = this.#connection.phase === "steady";
@@ -335,6 +401,7 @@ export class Room extends Emitter<RoomEvents> {
   #onClosed(error: SealcastError | undefined): void {
     if (this.#state === "closed") return;
     this.#state = "closed";
+    clearInterval(this.#reportTimer);
     this.#sealing.close();
     this.emit("state", "closed");
     this.emit("closed", error);

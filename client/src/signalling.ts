@@ -60,6 +60,9 @@ const RESPONSE_TO: { [T in RequestType]: Requests[T]["response"] } = {
   mute: "ok",
   slots: "ok",
   remove: "ok",
+  group: "ok",
+  sealed: "ok",
+  report: "ok",
 };
 
 export class SignalSocket extends Emitter<SignalEvents> {

@@ -31,6 +31,7 @@ export class Subscriptions extends Emitter<SubscriptionEvents> {
   readonly #connection: Connection;
   readonly #sealing: Sealing;
   readonly #isSealed: (track: string) => boolean;
+  readonly #ownerOf: (track: string) => string;
   readonly #allocator: SlotAllocator;
   readonly #acknowledged = new Map<string, string>();
   readonly #shown = new Map<string, string>();
@@ -38,17 +39,22 @@ export class Subscriptions extends Emitter<SubscriptionEvents> {
   #syncing: Promise<void> | undefined;
   #syncAgain = false;
 
-  /** @param isSealed whether frames of a track must open, as opposed to being passed on as they are */
+  /**
+   * @param isSealed whether frames of a track must open, as opposed to being passed on as they are
+   * @param ownerOf the participant that published a track
+   */
   constructor(
     connection: Connection,
     sealing: Sealing,
     counts: Readonly<Record<Kind, number>>,
     isSealed: (track: string) => boolean,
+    ownerOf: (track: string) => string,
   ) {
     super();
     this.#connection = connection;
     this.#sealing = sealing;
     this.#isSealed = isSealed;
+    this.#ownerOf = ownerOf;
     this.#allocator = new SlotAllocator(counts);
   }
 
@@ -87,7 +93,7 @@ export class Subscriptions extends Emitter<SubscriptionEvents> {
     // A notice that a newer wish has overtaken: another one is on its way.
     if (notice.track === null || this.#allocator.trackIn(slot)?.track !== notice.track) return;
     this.#shown.set(name, notice.track);
-    this.#sealing.show(name, notice.track, this.#isSealed(notice.track));
+    this.#sealing.show(name, notice.track, this.#isSealed(notice.track), this.#ownerOf(notice.track));
     this.emit("shown", { track: notice.track, slot });
   }
 
@@ -114,7 +120,7 @@ export class Subscriptions extends Emitter<SubscriptionEvents> {
     const track = this.#shown.get(name);
     if (track === undefined) return;
     this.#shown.delete(name);
-    this.#sealing.show(name, null, true);
+    this.#sealing.show(name, null, true, "");
     this.emit("hidden", { track });
   }
 

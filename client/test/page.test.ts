@@ -10,6 +10,8 @@ const sealIn = (state: OpenState): OpenCounters => ({
   opened: state === "open" ? 100 : 0,
   unknownKey: 0,
   inauthentic: 0,
+  misattributed: 0,
+  held: 0,
   malformed: 0,
   duplicate: 0,
   empty: 0,

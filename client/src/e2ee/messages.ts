@@ -8,6 +8,65 @@ export type TransformOptions =
   /** `line` names a sending m-line across media restarts, so that its sealer lives on. */
   { role: "sender"; line: string } | { role: "receiver"; slot: string };
 
+/** Who vouches for members: the application's issuer of identity assertions (§11.5). */
+export interface Issuer {
+  /** `iss` of its assertions. */
+  issuer: string;
+  /** `aud` of its assertions. */
+  audience: string;
+  /** Its public keys. */
+  keys: JsonWebKey[];
+}
+
+/** What the crypto module's member is set up with. */
+export interface GroupConfig {
+  issuer?: Issuer & { room: string };
+  rotationMs?: number;
+}
+
+/** A member of the group, as this one sees it. */
+export interface MemberSnapshot {
+  /** Its place in the group's tree, and in the key ids of its frames. */
+  leaf: number;
+  own: boolean;
+  /** The relay's pseudonym for it, by its own sealed word; `null` until that has come. */
+  participant: string | null;
+  name: string | null;
+  /** The issuer vouches for the name, and not only the member itself. */
+  nameVerified: boolean;
+  /** The issuer vouches for the member. */
+  verified: boolean;
+  /** The issuer's pseudonym, or what an unverified member says it is. */
+  subject: string;
+  /** Why it is not verified. */
+  reason: string | null;
+}
+
+export interface GroupSnapshot {
+  /** −1 while outside. */
+  epoch: number;
+  suite: number;
+  /** There are keys to seal with. */
+  ready: boolean;
+  /** Thirty digits that are the same for all who agree on who is in. */
+  code: string | null;
+  members: MemberSnapshot[];
+  /** Why this client is not let in, or will not go in. */
+  refused: string | null;
+}
+
+/** Something that people should be told. */
+export type GroupNotice =
+  /** The relay wanted to add somebody for whom the issuer does not vouch. */
+  | { type: "declined"; subject: string; reason: string }
+  | { type: "commit-refused"; reason: string }
+  /** This client refuses the group. */
+  | { type: "group-refused"; reason: string }
+  /** The others refuse this client. */
+  | { type: "not-admitted" }
+  /** A member says it is somebody else who is there. */
+  | { type: "impersonation"; participant: string; leaf: number };
+
 export type ToWorker =
   | { type: "init"; wasm: string; suite: number }
   /** The room's link key: 32 bytes. */
@@ -20,13 +79,37 @@ export type ToWorker =
    * What `slot` shows from here on. `sealed` false: frames of this track are passed on as they
    * come, counted as clear.
    */
-  | { type: "show"; slot: string; track: string | null; sealed: boolean };
+  | { type: "show"; slot: string; track: string | null; sealed: boolean; owner: string }
+  /** The room has a group: make a key for it. Answered by `group-key`. */
+  | { type: "group"; suite: number }
+  | {
+      type: "group-join";
+      config: GroupConfig;
+      claim: string;
+      participant: string;
+      name?: string;
+      /** The issuer's assertion with the name. */
+      named?: string;
+    }
+  | { type: "group-connected"; participant: string }
+  | { type: "group-message"; message: Uint8Array<ArrayBuffer> }
+  | { type: "group-refused" }
+  | { type: "group-rotate" }
+  | { type: "sealed-message"; message: Uint8Array<ArrayBuffer> }
+  /** Seal this for everybody in the group; anything that JSON can hold. */
+  | { type: "say"; body: unknown };
 
 export type FromWorker =
   | { type: "ready" }
   | { type: "failed"; message: string }
   | { type: "sealing"; request: number; contexts: number[] }
   | { type: "seal-refused"; request: number; message: string }
+  | { type: "group-key"; jwk: string }
+  | { type: "group-send"; message: Uint8Array<ArrayBuffer> }
+  | { type: "sealed-send"; message: Uint8Array<ArrayBuffer> }
+  | { type: "group-changed"; group: GroupSnapshot }
+  | { type: "group-notice"; notice: GroupNotice }
+  | { type: "said"; participant: string; body: unknown }
   | { type: "counters"; opened: Record<string, OpenCounters>; sealed: Record<string, SealCounters> };
 
 /**
@@ -42,6 +125,10 @@ export interface OpenCounters {
   unknownKey: number;
   /** Frames that a key it holds does not open: altered, or sealed with another key. */
   inauthentic: number;
+  /** Frames that open, but are of another member than the track's owner: not shown. */
+  misattributed: number;
+  /** Frames that came before the track's owner had said which member it is; dropped. */
+  held: number;
   /** Frames that are not SFrame at all. */
   malformed: number;
   /** Copies of frames that have been opened before; dropped, and no failure. */

@@ -1,7 +1,16 @@
 /** The page's handle on the worker that seals and opens frames. */
 import { Emitter } from "../emitter.js";
 import { ClosedError, NoKeyError, UnsupportedBrowserError, WorkerError } from "../errors.js";
-import type { FromWorker, OpenCounters, SealCounters, ToWorker, TransformOptions } from "./messages.js";
+import type {
+  FromWorker,
+  GroupConfig,
+  GroupNotice,
+  GroupSnapshot,
+  OpenCounters,
+  SealCounters,
+  ToWorker,
+  TransformOptions,
+} from "./messages.js";
 
 /** AES_256_GCM_SHA512_128 (RFC 9605 §8.1), the suite of link-key rooms (docs/PROTOCOL.md §7.3). */
 const LINK_KEY_SUITE = 5;
@@ -12,7 +21,25 @@ const START_TIMEOUT_MS = 20_000;
 interface SealingEvents {
   /** Once a second: totals by track, and by sending line. */
   counters: { opened: Record<string, OpenCounters>; sealed: Record<string, SealCounters> };
+  /** The public key for which the group is to be joined. */
+  "group-key": JsonWebKey;
+  /** To be sent to the delivery service. */
+  "group-send": Uint8Array<ArrayBuffer>;
+  /** To be sent to everybody, sealed already. */
+  "sealed-send": Uint8Array<ArrayBuffer>;
+  "group-changed": GroupSnapshot;
+  "group-notice": GroupNotice;
+  said: { participant: string; body: unknown };
   failed: WorkerError;
+}
+
+/** What a member joins its group with. */
+export interface GroupJoin {
+  config: GroupConfig;
+  claim: string;
+  participant: string;
+  name?: string;
+  named?: string;
 }
 
 interface Waiting {
@@ -21,7 +48,8 @@ interface Waiting {
 }
 
 export class Sealing extends Emitter<SealingEvents> {
-  readonly hasKey: boolean;
+  readonly hasLinkKey: boolean;
+  #hasGroup = false;
   readonly #worker: Worker;
   readonly #waiting = new Map<number, Waiting>();
   #nextRequest = 1;
@@ -50,12 +78,53 @@ export class Sealing extends Emitter<SealingEvents> {
   private constructor(worker: Worker, linkKey: Uint8Array<ArrayBuffer> | undefined) {
     super();
     this.#worker = worker;
-    this.hasKey = linkKey !== undefined;
+    this.hasLinkKey = linkKey !== undefined;
     worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#onMessage(data);
     worker.onerror = (event) => {
       this.emit("failed", new WorkerError(`the sealing worker failed: ${event.message}`));
     };
     if (linkKey) this.#post({ type: "link-key", key: linkKey });
+  }
+
+  /** Whether there is anything to seal with, or will be. */
+  get hasKey(): boolean {
+    return this.hasLinkKey || this.#hasGroup;
+  }
+
+  /** Keys come from the room's group; `group-key` follows. */
+  startGroup(suite: number): void {
+    this.#hasGroup = true;
+    this.#post({ type: "group", suite });
+  }
+
+  joinGroup(join: GroupJoin): void {
+    this.#post({ type: "group-join", ...join });
+  }
+
+  /** The connection to the relay is new. */
+  groupConnected(participant: string): void {
+    this.#post({ type: "group-connected", participant });
+  }
+
+  groupMessage(message: Uint8Array<ArrayBuffer>): void {
+    this.#post({ type: "group-message", message });
+  }
+
+  /** The relay did not take a message of the group. */
+  groupRefused(): void {
+    this.#post({ type: "group-refused" });
+  }
+
+  sealedMessage(message: Uint8Array<ArrayBuffer>): void {
+    this.#post({ type: "sealed-message", message });
+  }
+
+  say(body: unknown): void {
+    this.#post({ type: "say", body });
+  }
+
+  rotate(): void {
+    this.#post({ type: "group-rotate" });
   }
 
   /** A transform for one end of one m-line; frames pass it only when they are sealed or opened. */
@@ -64,7 +133,7 @@ export class Sealing extends Emitter<SealingEvents> {
   }
 
   /**
-   * Seals what `line` sends under a fresh key id.
+   * Seals what `line` sends: under a fresh key id, or with the group's keys once there are any.
    *
    * @returns the key id contexts to announce in `publish`
    */
@@ -83,8 +152,9 @@ export class Sealing extends Emitter<SealingEvents> {
     this.#post({ type: "unseal", line });
   }
 
-  show(slot: string, track: string | null, sealed: boolean): void {
-    this.#post({ type: "show", slot, track, sealed });
+  /** @param owner the participant whose track it is */
+  show(slot: string, track: string | null, sealed: boolean, owner: string): void {
+    this.#post({ type: "show", slot, track, sealed, owner });
   }
 
   /** Ends the worker, and the keys with it. */
@@ -101,6 +171,24 @@ export class Sealing extends Emitter<SealingEvents> {
         break;
       case "seal-refused":
         this.#take(message.request)?.reject(new WorkerError(message.message));
+        break;
+      case "group-key":
+        this.emit("group-key", JSON.parse(message.jwk) as JsonWebKey);
+        break;
+      case "group-send":
+        this.emit("group-send", message.message);
+        break;
+      case "sealed-send":
+        this.emit("sealed-send", message.message);
+        break;
+      case "group-changed":
+        this.emit("group-changed", message.group);
+        break;
+      case "group-notice":
+        this.emit("group-notice", message.notice);
+        break;
+      case "said":
+        this.emit("said", { participant: message.participant, body: message.body });
         break;
       case "counters":
         this.emit("counters", { opened: message.opened, sealed: message.sealed });

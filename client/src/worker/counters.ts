@@ -7,17 +7,23 @@ import type { OpenCounters, OpenState, SealCounters, SealState } from "../e2ee/m
  */
 export const FAILURES_BEFORE_FAILING = 3;
 
-export type OpenFailure = "unknownKey" | "inauthentic" | "malformed";
+export type OpenFailure = "unknownKey" | "inauthentic" | "misattributed" | "malformed";
+
+/** A member says who it is within a second of being in; one that does not for this long is failing. */
+export const HOLD_MS = 8_000;
 
 export class OpenTally {
   readonly counters: OpenCounters;
   #failuresInRow = 0;
+  #heldSince: number | undefined;
 
   constructor(now: number) {
     this.counters = {
       opened: 0,
       unknownKey: 0,
       inauthentic: 0,
+      misattributed: 0,
+      held: 0,
       malformed: 0,
       duplicate: 0,
       empty: 0,
@@ -34,6 +40,7 @@ export class OpenTally {
     this.counters.keyId = keyId.toString(16);
     this.counters.lastOpened = now;
     this.#failuresInRow = 0;
+    this.#heldSince = undefined;
     this.#enter("open", now);
   }
 
@@ -41,6 +48,13 @@ export class OpenTally {
     this.counters[reason] += 1;
     this.#failuresInRow += 1;
     if (this.#failuresInRow >= FAILURES_BEFORE_FAILING) this.#enter("failing", now);
+  }
+
+  /** It is not known yet whose frames this track must hold. */
+  onHeld(now: number): void {
+    this.counters.held += 1;
+    this.#heldSince ??= now;
+    if (now - this.#heldSince >= HOLD_MS) this.#enter("failing", now);
   }
 
   onIgnored(reason: "duplicate" | "empty"): void {

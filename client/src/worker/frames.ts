@@ -46,8 +46,22 @@ export function sealFrame(
 
 export type Opened = "pass" | "ignore" | "failed";
 
-/** @returns `pass` where the frame, now in the clear, may go on to the decoder */
-export function openFrame(frame: EncodedFrame, opener: Opener, tally: OpenTally, now: number): Opened {
+/** The leaf in a group member's key id (docs/PROTOCOL.md §7.2). */
+export function leafOfKid(kid: bigint): number {
+  return Number((kid >> 8n) & 0xffffn);
+}
+
+/**
+ * @param leaf whose frame it must be, in rooms with group keys
+ * @returns `pass` where the frame, now in the clear, may go on to the decoder
+ */
+export function openFrame(
+  frame: EncodedFrame,
+  opener: Opener,
+  tally: OpenTally,
+  now: number,
+  leaf?: number,
+): Opened {
   if (frame.data.byteLength === 0) {
     tally.onIgnored("empty");
     return "ignore";
@@ -63,7 +77,12 @@ export function openFrame(frame: EncodedFrame, opener: Opener, tally: OpenTally,
     tally.onFailed(now, reason);
     return "failed";
   }
-  tally.onOpened(now, opener.lastKid());
+  const kid = opener.lastKid();
+  if (leaf !== undefined && leafOfKid(kid) !== leaf) {
+    tally.onFailed(now, "misattributed");
+    return "failed";
+  }
+  tally.onOpened(now, kid);
   return "pass";
 }
 

@@ -25,6 +25,48 @@ declare module "sealcast-wasm" {
     free(): void;
   }
 
+  export class MemberKey {
+    constructor(suite: number);
+    /** A JWK, in JSON. */
+    publicJwk(): string;
+    free(): void;
+  }
+
+  /** Times are in ms since the Unix epoch. Errors' messages start with their reason. */
+  export class GroupMember {
+    /** Consumes `key`. */
+    constructor(now: number, config: string, key: MemberKey, claim: string);
+    handleMessage(now: number, message: Uint8Array): void;
+    handleConnected(now: number): void;
+    handleTimeout(now: number): void;
+    pollTimeout(): number | undefined;
+    pollOutgoing(): Uint8Array<ArrayBuffer> | undefined;
+    /** JSON. */
+    pollEvent(): string | undefined;
+    requestRotation(): void;
+    epoch(): bigint | undefined;
+    sendingEpoch(): bigint | undefined;
+    leaf(): number | undefined;
+    /** JSON. */
+    members(): string;
+    code(): string | undefined;
+    verifyAssertion(leaf: number, token: string, now: number): string | undefined;
+    kid(context: number): bigint | undefined;
+    seal(context: number, codec: string, frame: Uint8Array): Uint8Array<ArrayBuffer>;
+    open(codec: string, frame: Uint8Array): Uint8Array<ArrayBuffer>;
+    lastKid(): bigint;
+    sealMetadata(content: Uint8Array): Uint8Array<ArrayBuffer>;
+    openMetadata(message: Uint8Array): OpenedMetadata;
+    free(): void;
+  }
+
+  export class OpenedMetadata {
+    readonly leaf: number;
+    readonly epoch: bigint;
+    readonly content: Uint8Array<ArrayBuffer>;
+    free(): void;
+  }
+
   /** The part of a key id that the relay is told (`KID >> 24`). */
   export function frameContext(kid: bigint): number;
 }

@@ -1,6 +1,6 @@
 /**
  * The encoded transforms of one room: a sealer for each sending m-line, one opener for all slots,
- * and the tallies of both.
+ * and the tallies of both. Keys come from the join link or from the room's group.
  *
  * One opener serves the whole room because its replay windows belong to keys, not to slots: a frame
  * that was opened in one slot must not open again in another.
@@ -8,7 +8,8 @@
 import { FrameOpener, FrameSealer, frameContext } from "sealcast-wasm";
 import type { OpenCounters, SealCounters, TransformOptions } from "../e2ee/messages.js";
 import { OpenTally, SealTally } from "./counters.js";
-import { openFrame, sealFrame } from "./frames.js";
+import { type Sealer, openFrame, sealFrame } from "./frames.js";
+import type { GroupKeys } from "./group.js";
 import { KidSource } from "./kid.js";
 
 /** Key frames are asked for at most this often per slot, in ms: the relay coalesces, we help. */
@@ -20,9 +21,11 @@ const MAX_TALLIES = 1_024;
 interface Shown {
   track: string | null;
   sealed: boolean;
+  /** The participant whose track it is, by the relay's word. */
+  owner: string;
 }
 
-const NOTHING: Shown = { track: null, sealed: true };
+const NOTHING: Shown = { track: null, sealed: true, owner: "" };
 
 type EncodedFrame = RTCEncodedVideoFrame | RTCEncodedAudioFrame;
 
@@ -31,10 +34,13 @@ export class RoomTransforms {
   readonly #opener: FrameOpener;
   readonly #kids = new KidSource();
   readonly #sealers = new Map<string, FrameSealer>();
+  /** Contexts of the lines that seal with the group's keys. */
+  readonly #groupLines = new Map<string, number>();
   readonly #shown = new Map<string, Shown>();
   readonly #openTallies = new Map<string, OpenTally>();
   readonly #sealTallies = new Map<string, SealTally>();
   #linkKey: Uint8Array | undefined;
+  #group: GroupKeys | undefined;
 
   constructor(suite: number) {
     this.#suite = suite;
@@ -46,12 +52,23 @@ export class RoomTransforms {
     this.#opener.setLinkKey(key);
   }
 
+  /** From here on, keys are the group's. */
+  setGroup(group: GroupKeys): void {
+    this.#group = group;
+  }
+
   /**
-   * Gives `line` a sealer under a fresh key id.
+   * Gives `line` a sealer: under a fresh key id, or the group's for this line, once there is one.
    *
    * @returns the contexts to announce to the relay
    */
-  seal(line: string): number[] {
+  async seal(line: string): Promise<number[]> {
+    if (this.#group) {
+      const context = this.#group.contextOf(line);
+      await this.#group.ready();
+      this.#groupLines.set(line, context);
+      return [context];
+    }
     if (!this.#linkKey) throw new Error("there is no key to seal with");
     const kid = this.#kids.next();
     const sealer = new FrameSealer(this.#suite, kid, this.#linkKey);
@@ -63,6 +80,7 @@ export class RoomTransforms {
   unseal(line: string): void {
     this.#sealers.get(line)?.free();
     this.#sealers.delete(line);
+    this.#groupLines.delete(line);
     this.#sealTallies.delete(line);
   }
 
@@ -97,13 +115,18 @@ export class RoomTransforms {
       tally = new SealTally(Date.now());
       this.#sealTallies.set(line, tally);
     }
-    return sealFrame(frame, this.#sealers.get(line), tally, Date.now());
+    return sealFrame(frame, this.#sealerOf(line), tally, Date.now());
+  }
+
+  #sealerOf(line: string): Sealer | undefined {
+    const context = this.#groupLines.get(line);
+    return context === undefined ? this.#sealers.get(line) : this.#group?.sealer(context);
   }
 
   #opening(slot: string, transformer: RTCRtpScriptTransformer): (frame: EncodedFrame) => boolean {
     let nextKeyFrameRequest = 0;
     return (frame) => {
-      const { track, sealed } = this.#shown.get(slot) ?? NOTHING;
+      const { track, sealed, owner } = this.#shown.get(slot) ?? NOTHING;
       // Frames of a slot that shows nothing are the tail of its former track.
       if (track === null) return false;
       const now = Date.now();
@@ -112,7 +135,13 @@ export class RoomTransforms {
         tally.onClear(now);
         return true;
       }
-      const outcome = openFrame(frame, this.#opener, tally, now);
+      const leaf = this.#group?.leafOf(owner);
+      if (this.#group && leaf === undefined) {
+        tally.onHeld(now);
+        return false;
+      }
+      const outcome = openFrame(frame, this.#group ?? this.#opener, tally, now, leaf);
+      if (outcome !== "ignore") this.#group?.onOpening(outcome === "failed");
       if (outcome === "failed" && "type" in frame && now >= nextKeyFrameRequest) {
         nextKeyFrameRequest = now + KEY_FRAME_INTERVAL_MS;
         // Refused where the receiver has stopped meanwhile, and then nobody needs the frame.

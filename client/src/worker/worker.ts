@@ -5,11 +5,14 @@
  */
 import init from "sealcast-wasm";
 import type { FromWorker, ToWorker } from "../e2ee/messages.js";
+import { GroupKeys } from "./group.js";
 import { RoomTransforms } from "./transforms.js";
 
 declare const self: DedicatedWorkerGlobalScope;
 
 const REPORT_INTERVAL_MS = 1_000;
+
+let group: GroupKeys | undefined;
 
 let started: (room: RoomTransforms) => void;
 const room = new Promise<RoomTransforms>((resolve) => {
@@ -33,7 +36,10 @@ async function start(wasm: string, suite: number): Promise<void> {
     const transforms = new RoomTransforms(suite);
     started(transforms);
     post({ type: "ready" });
-    setInterval(() => post({ type: "counters", ...transforms.counters() }), REPORT_INTERVAL_MS);
+    setInterval(() => {
+      group?.tick();
+      post({ type: "counters", ...transforms.counters() });
+    }, REPORT_INTERVAL_MS);
   } catch (error) {
     post({ type: "failed", message: String(error) });
   }
@@ -45,19 +51,82 @@ function handle(transforms: RoomTransforms, message: Exclude<ToWorker, { type: "
       transforms.setLinkKey(message.key);
       break;
     case "seal":
-      try {
-        post({ type: "sealing", request: message.request, contexts: transforms.seal(message.line) });
-      } catch (error) {
-        post({ type: "seal-refused", request: message.request, message: String(error) });
-      }
+      void seal(transforms, message.request, message.line);
       break;
     case "unseal":
       transforms.unseal(message.line);
       break;
     case "show":
-      transforms.show(message.slot, { track: message.track, sealed: message.sealed });
+      transforms.show(message.slot, { track: message.track, sealed: message.sealed, owner: message.owner });
+      break;
+    case "group":
+      group = new GroupKeys(message.suite, {
+        send: (bytes) => post({ type: "group-send", message: exact(bytes) }),
+        sealed: (bytes) => post({ type: "sealed-send", message: exact(bytes) }),
+        changed: (snapshot) => post({ type: "group-changed", group: snapshot }),
+        notice: (notice) => post({ type: "group-notice", notice }),
+        message: (participant, body) => post({ type: "said", participant, body }),
+      });
+      transforms.setGroup(group);
+      post({ type: "group-key", jwk: group.publicJwk() });
+      break;
+    default:
+      if (group) handleGroup(group, message);
+  }
+}
+
+type GroupInput = Extract<
+  ToWorker,
+  { type: "group-join" | "group-connected" | "group-message" | "group-refused" | "group-rotate" | "sealed-message" | "say" }
+>;
+
+function handleGroup(keys: GroupKeys, message: GroupInput): void {
+  switch (message.type) {
+    case "group-join": {
+      const { config, claim, participant, name, named } = message;
+      try {
+        keys.join(config, claim, {
+          participant,
+          ...(name === undefined ? {} : { name }),
+          ...(named === undefined ? {} : { assertion: named }),
+        });
+      } catch (error) {
+        post({ type: "failed", message: String(error) });
+      }
+      break;
+    }
+    case "group-connected":
+      keys.onConnected(message.participant);
+      break;
+    case "group-message":
+      keys.onMessage(message.message);
+      break;
+    case "group-refused":
+      keys.onRefused();
+      break;
+    case "group-rotate":
+      keys.rotate();
+      break;
+    case "sealed-message":
+      keys.onSealed(message.message);
+      break;
+    case "say":
+      keys.say(message.body);
       break;
   }
+}
+
+async function seal(transforms: RoomTransforms, request: number, line: string): Promise<void> {
+  try {
+    post({ type: "sealing", request, contexts: await transforms.seal(line) });
+  } catch (error) {
+    post({ type: "seal-refused", request, message: String(error) });
+  }
+}
+
+/** A copy in a buffer of its own: what is posted must not be the module's memory. */
+function exact(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  return bytes.slice() as Uint8Array<ArrayBuffer>;
 }
 
 function post(message: FromWorker): void {
