@@ -72,6 +72,25 @@ pub enum MediaEvent {
         /// Counts the changes of all slots of this session, from 1. The greatest one wins.
         revision: u32,
     },
+    /// Somebody else in the peer's room speaks. To be told to the client over its data channel.
+    SpeakerChanged {
+        /// The session to tell.
+        peer: PeerKey,
+        /// The speaker's audio track; `None` if they have left.
+        track: Option<TrackId>,
+    },
+    /// Which encodings of an m-line of the peer anybody gets; the others need not be sent. To be
+    /// told to the client over its data channel.
+    EncodingsWanted {
+        /// The publishing session.
+        peer: PeerKey,
+        /// The m-line.
+        mid: Mid,
+        /// A bit for each encoding in the offer's order, the first lowest.
+        active: u8,
+        /// How many encodings there are.
+        count: u8,
+    },
     /// The structural check failed: the track is blocked until it is published anew.
     TrackBlocked {
         /// The track.

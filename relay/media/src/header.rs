@@ -16,6 +16,8 @@ pub(crate) const PASSED: [ExtensionKind; 5] = [
     ExtensionKind::DependencyDescriptor,
 ];
 
+/// Index in [`PASSED`] of the audio level.
+pub(crate) const AUDIO_LEVEL: usize = 0;
 /// Index in [`PASSED`] of the absolute capture time.
 const ABS_CAPTURE_TIME: usize = 3;
 /// Index in [`PASSED`] of the dependency descriptor.

@@ -96,6 +96,17 @@ pub const ALLOCATION_INTERVAL: Duration = Duration::from_millis(200);
 /// to it gets everything, as one that negotiated none: it cannot be helped.
 pub const FEEDBACK_WANTED: Duration = Duration::from_secs(3);
 
+/// How often a room's voices are looked at, while somebody sends any.
+pub const ATTENTION_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Audio tracks of a room that are forwarded: as many as can be told apart, and some to spare. The
+/// others are left out until they are louder.
+pub const LOUDEST: usize = 8;
+
+/// An encoding that nobody has got for this long is switched off at its publisher. Switching one
+/// on costs a key frame and half a second, so it does not follow every change of a window.
+pub const ENCODING_UNWANTED: Duration = Duration::from_secs(5);
+
 /// Padding packets sent in one turn of a probe: two milliseconds of 50 Mbit/s.
 pub const PADDING_PER_TURN: usize = 64;
 

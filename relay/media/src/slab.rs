@@ -43,6 +43,12 @@ impl<T> Slab<T> {
     }
 
     #[inline]
+    /// As [`iter`](Slab::iter), with indices.
+    pub(crate) fn indexed(&self) -> impl Iterator<Item = (u32, &T)> {
+        let entries = (0..).zip(&self.entries);
+        entries.filter_map(|(index, entry)| Some((index, entry.as_ref()?)))
+    }
+
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
         self.entries.get(index as usize)?.as_ref()
     }

@@ -74,6 +74,8 @@ pub(crate) struct RtpStream {
     pub(crate) meter: LayerMeter,
     /// Its publisher was told that nobody wants it.
     pub(crate) unwanted: bool,
+    /// Since when nobody gets it.
+    pub(crate) idle_since: Option<Time>,
     /// Some 4 KiB, made with the first descriptor.
     descriptors: Option<Box<Descriptors>>,
     /// It sends: its newest packet is not older than
@@ -123,6 +125,7 @@ impl RtpStream {
             pixels: None,
             meter: LayerMeter::default(),
             unwanted: false,
+            idle_since: None,
             descriptors: None,
             active: false,
             nacks: None,

@@ -25,6 +25,10 @@ pub(crate) enum Timer {
     Bandwidth(u32),
     /// A probe's next packets.
     Probe(u32),
+    /// A room's voices are looked at.
+    Attention(u32),
+    /// Publishers are told which encodings nobody wants.
+    Review,
     /// Histories give up what is too old.
     Sweep,
 }

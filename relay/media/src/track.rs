@@ -1,7 +1,8 @@
 //! A published track, and the room it is published in.
 
+use crate::audio::ActiveSpeaker;
 use crate::layers::Layers;
-use crate::limits::ENCODING_IDLE;
+use crate::limits::{ENCODING_IDLE, LOUDEST};
 use crate::slab::Slab;
 use crate::stream::RtpStream;
 use sealcast_model::{RoomId, SealRule, Source, Time, TrackId};
@@ -12,6 +13,21 @@ pub(crate) struct Room {
     pub(crate) id: RoomId,
     /// Its peers.
     pub(crate) peers: usize,
+    /// Its audio tracks whose packets tell their level.
+    pub(crate) voices: ActiveSpeaker<u32>,
+    /// The timer that looks at them is set.
+    pub(crate) attentive: bool,
+}
+
+impl Room {
+    pub(crate) fn new(id: RoomId) -> Self {
+        Room {
+            id,
+            peers: 0,
+            voices: ActiveSpeaker::new(LOUDEST),
+            attentive: false,
+        }
+    }
 }
 
 /// What one m-line of a publisher carries.
@@ -30,6 +46,10 @@ pub(crate) struct Track {
     pub(crate) muted: bool,
     /// Its participant speaks.
     pub(crate) speaking: bool,
+    /// Its packets tell their level.
+    pub(crate) has_levels: bool,
+    /// It is one of the loudest of its room, or cannot be judged.
+    pub(crate) audible: bool,
     /// A packet has arrived.
     pub(crate) started: bool,
     /// Its streams, in the offer's order.

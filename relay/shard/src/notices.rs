@@ -17,6 +17,26 @@ pub(crate) struct SlotState {
     pub(crate) revision: u32,
 }
 
+/// What else a client is told, each with its newest state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// Who speaks.
+    Speaker(Option<TrackId>),
+    /// Which encodings of an m-line anybody gets: bits, and how many there are.
+    Encodings { mid: Mid, active: u8, count: u8 },
+}
+
+impl Notice {
+    /// Whether this makes the other one obsolete.
+    fn replaces(&self, other: &Notice) -> bool {
+        match (self, other) {
+            (Notice::Speaker(_), Notice::Speaker(_)) => true,
+            (Notice::Encodings { mid: a, .. }, Notice::Encodings { mid: b, .. }) => a == b,
+            _ => false,
+        }
+    }
+}
+
 /// Slot states of one session and which of them the client has not been sent.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
@@ -24,6 +44,8 @@ pub(crate) struct Notices {
     open: bool,
     slots: Vec<(SlotState, Unsent)>,
     unsent: usize,
+    /// Other notices, newest last; at most one for each m-line and one beside.
+    others: Vec<Notice>,
     text: String,
 }
 
@@ -47,6 +69,12 @@ impl Notices {
         }
     }
 
+    /// Something else is to be told.
+    pub(crate) fn tell(&mut self, notice: Notice) {
+        self.others.retain(|other| !notice.replaces(other));
+        self.others.push(notice);
+    }
+
     /// The channel opened: every slot that shows a track is to be told.
     ///
     /// Protocol §8: "On opening the channel the client gets one `slot` message for each slot that
@@ -62,7 +90,7 @@ impl Notices {
 
     /// Whether something can be sent.
     pub(crate) fn pending(&self) -> bool {
-        self.open && self.unsent > 0
+        self.open && (self.unsent > 0 || !self.others.is_empty())
     }
 
     /// Offers what is unsent to `send`, in order of revision, until it refuses.
@@ -73,7 +101,9 @@ impl Notices {
                 .iter_mut()
                 .filter(|(_, unsent)| *unsent)
                 .min_by_key(|(state, _)| state.revision);
-            let Some((state, unsent)) = next else { return };
+            let Some((state, unsent)) = next else {
+                return self.flush_others(send);
+            };
             self.text.clear();
             write_notice(&mut self.text, state);
             if !send(self.text.as_bytes()) {
@@ -83,18 +113,51 @@ impl Notices {
             self.unsent -= 1;
         }
     }
+
+    fn flush_others(&mut self, mut send: impl FnMut(&[u8]) -> bool) {
+        while let Some(notice) = self.others.first() {
+            self.text.clear();
+            write_other(&mut self.text, notice);
+            if !send(self.text.as_bytes()) {
+                return;
+            }
+            self.others.remove(0);
+        }
+    }
 }
 
-/// Writes the notice as JSON.
-fn write_notice(out: &mut String, state: &SlotState) {
-    out.push_str(r#"{"type":"slot","mid":""#);
-    // A MID is visible ASCII, of which JSON escapes two (RFC 8259 §7).
-    for c in state.mid.as_str().chars() {
+/// Appends a MID. It is visible ASCII, of which JSON escapes two (RFC 8259 §7).
+fn write_mid(out: &mut String, mid: Mid) {
+    for c in mid.as_str().chars() {
         if matches!(c, '"' | '\\') {
             out.push('\\');
         }
         out.push(c);
     }
+}
+
+fn write_other(out: &mut String, notice: &Notice) {
+    // Writing to a String does not fail.
+    let _ = match notice {
+        Notice::Speaker(Some(track)) => write!(out, r#"{{"type":"speaker","track":"{track}"}}"#),
+        Notice::Speaker(None) => write!(out, r#"{{"type":"speaker","track":null}}"#),
+        Notice::Encodings { mid, active, count } => {
+            out.push_str(r#"{"type":"encodings","mid":""#);
+            write_mid(out, *mid);
+            out.push_str(r#"","active":["#);
+            for place in 0..*count {
+                let comma = if place > 0 { "," } else { "" };
+                let _ = write!(out, "{comma}{}", active >> place & 1 == 1);
+            }
+            write!(out, "]}}")
+        }
+    };
+}
+
+/// Writes the notice as JSON.
+fn write_notice(out: &mut String, state: &SlotState) {
+    out.push_str(r#"{"type":"slot","mid":""#);
+    write_mid(out, state.mid);
     // Writing to a String does not fail.
     let _ = match state.track {
         Some(track) => write!(out, r#"","track":"{track}""#),
@@ -161,6 +224,39 @@ mod tests {
             text,
             r#"{"type":"slot","mid":"a\"\\b","track":null,"revision":8}"#
         );
+    }
+
+    #[test]
+    fn other_notices_follow_the_slots_and_only_the_newest_of_each() {
+        let mut notices = Notices::default();
+        notices.tell(Notice::Speaker(Some(TrackId(1))));
+        let encodings = |mid: &[u8], active| Notice::Encodings {
+            mid: Mid::new(mid).unwrap(),
+            active,
+            count: 3,
+        };
+        notices.tell(encodings(b"1", 0b001));
+        notices.tell(encodings(b"2", 0b111));
+        notices.tell(encodings(b"1", 0b011));
+        notices.tell(Notice::Speaker(None));
+        assert!(!notices.pending());
+        notices.channel_opened();
+        notices.set(state(0, Some(1), 1));
+        let told = sent(&mut notices, 2);
+        assert!(told[0].starts_with(r#"{"type":"slot""#));
+        assert_eq!(
+            told[1],
+            r#"{"type":"encodings","mid":"2","active":[true,true,true]}"#
+        );
+        let rest = sent(&mut notices, 9);
+        assert_eq!(
+            rest,
+            [
+                r#"{"type":"encodings","mid":"1","active":[true,true,false]}"#,
+                r#"{"type":"speaker","track":null}"#
+            ]
+        );
+        assert!(!notices.pending());
     }
 
     #[test]

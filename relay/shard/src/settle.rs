@@ -1,5 +1,6 @@
 //! What a shard does with the outputs of sessions and of the media plane.
 
+use crate::notices::Notice;
 use crate::sessions::Panicked;
 use crate::shard::Shard;
 use sealcast_media::{MediaEvent, PeerKey};
@@ -167,12 +168,31 @@ impl Shard {
                         }
                     }
                 }
+                MediaEvent::SpeakerChanged { peer, track } => {
+                    self.tell(now, peer.0, Notice::Speaker(track));
+                }
+                MediaEvent::EncodingsWanted {
+                    peer,
+                    mid,
+                    active,
+                    count,
+                } => self.tell(now, peer.0, Notice::Encodings { mid, active, count }),
                 MediaEvent::TrackBlocked { track } => {
                     self.events.push(Event::TrackBlocked { track });
                 }
                 MediaEvent::TrackStarted { track } => {
                     self.events.push(Event::TrackStarted { track });
                 }
+            }
+        }
+    }
+
+    /// Tells a client something beside its slots.
+    fn tell(&mut self, now: Time, key: u32, notice: Notice) {
+        if let Some(entry) = self.sessions.get_mut(key) {
+            entry.notices.tell(notice);
+            if entry.notices.pending() {
+                self.send_notices(now, key);
             }
         }
     }

@@ -119,6 +119,11 @@ impl<K: Copy + Eq> ActiveSpeaker<K> {
         self.speaker
     }
 
+    /// The tracks that it knows.
+    pub fn tracks(&self) -> impl Iterator<Item = K> {
+        self.voices.iter().map(|voice| voice.key)
+    }
+
     /// Whether a track is among the loudest, and so to be forwarded. In a room of no more tracks
     /// than are forwarded, all are.
     #[must_use]

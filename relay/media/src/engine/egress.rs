@@ -75,7 +75,7 @@ impl Engine {
         let Some(track) = self
             .tracks
             .get(track)
-            .filter(|track| !track.muted && !track.blocked)
+            .filter(|track| !track.muted && !track.blocked && track.audible)
         else {
             return;
         };

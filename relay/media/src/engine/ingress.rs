@@ -3,12 +3,13 @@
 use super::Engine;
 use crate::api::MediaEvent;
 use crate::frame::{FrameInfo, frame_number};
-use crate::header::{DEPENDENCY_DESCRIPTOR, Elements};
+use crate::header::{AUDIO_LEVEL, DEPENDENCY_DESCRIPTOR, Elements};
 use crate::inbox::Incoming;
 use crate::layers::FrameLayers;
 use crate::limits::INBOX_MAX;
 use crate::peer::{Binding, Peer};
 use crate::seal::Verdict;
+use crate::timers::Timer;
 use sealcast_model::{Codec, Counter, PacketBuf, PacketPool, SealRule, Time};
 use sealcast_rtp::payload::rtx;
 use sealcast_rtp::{ExtensionKind, RtpHeader};
@@ -129,6 +130,9 @@ impl Engine {
         self.check_seal(&placed, header.timestamp, payload, frame.start)
             .map_err(|refused| refused.unwrap_or_else(|| skip(Some(Counter::DropUnsealed))))?;
         self.on_media(now, &placed, &frame);
+        if let Some(level) = elements.get(packet, AUDIO_LEVEL) {
+            self.note_level(now, placed.track, level);
+        }
         let layers = described
             .or(frame.layers.map(FrameLayers::Bits))
             .unwrap_or(FrameLayers::Unknown);
@@ -256,6 +260,10 @@ impl Engine {
         if !std::mem::replace(&mut track.started, true) {
             self.events
                 .push_back(MediaEvent::TrackStarted { track: track.id });
+            if track.encodings.len() > 1 && !std::mem::replace(&mut self.reviewing, true) {
+                let from = self.streams.get(stream).and_then(|s| s.last_packet);
+                self.timers.set(from.unwrap_or_default(), Timer::Review);
+            }
         }
         Ok(index)
     }

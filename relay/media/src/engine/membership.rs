@@ -39,7 +39,7 @@ impl Engine {
         let room = *self
             .room_ids
             .entry(room)
-            .or_insert_with(|| rooms.insert(Room { id: room, peers: 0 }));
+            .or_insert_with(|| rooms.insert(Room::new(room)));
         if let Some(room) = self.rooms.get_mut(room) {
             room.peers += 1;
         }

@@ -6,6 +6,7 @@
 //! that for the SSRC in its peer's sorted list.
 
 mod arrivals;
+mod attention;
 mod bandwidth;
 mod egress;
 mod feedback;
@@ -77,6 +78,10 @@ pub struct Engine {
     allocating: Vec<u32>,
     /// Peers whose probes want packets.
     probing: Vec<u32>,
+    /// The timer that reviews encodings is set.
+    reviewing: bool,
+    /// Tracks of several encodings, while they are reviewed.
+    simulcasts: Vec<u32>,
     /// What one peer's subscriptions may have, while it is put in force.
     grants: Vec<Grant>,
     /// What subscribers asked for since the last flush.
@@ -116,6 +121,8 @@ impl Engine {
             arriving: Vec::new(),
             allocating: Vec::new(),
             probing: Vec::new(),
+            reviewing: false,
+            simulcasts: Vec::new(),
             grants: Vec::new(),
             resends: Vec::new(),
             graveyard: Vec::new(),
@@ -306,6 +313,8 @@ impl Engine {
                 }
                 Timer::Bandwidth(key) => self.on_bandwidth_turn(now, key),
                 Timer::Probe(key) => self.probing.push(key),
+                Timer::Attention(room) => self.on_attention(now, room),
+                Timer::Review => self.review_encodings(now),
                 Timer::Sweep => self.sweep(now),
                 Timer::Keyframe(stream) => {
                     if let Some(found) = self.streams.get_mut(stream) {

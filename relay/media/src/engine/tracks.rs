@@ -55,6 +55,8 @@ impl Engine {
             blocked: false,
             muted: false,
             speaking: false,
+            has_levels: false,
+            audible: true,
             started: false,
             encodings,
             subscriptions: Vec::new(),
@@ -90,6 +92,9 @@ impl Engine {
             return;
         };
         self.track_ids.remove(&track.id);
+        if let Some(room) = self.rooms.get_mut(track.room) {
+            room.voices.remove(index);
+        }
         for index in &track.encodings {
             self.forget(*index);
             let Some(stream) = self.streams.get_mut(*index) else {
