@@ -1,21 +1,25 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand};
+use sealcast_load::agents;
 use sealcast_load::compare::{self, Comparison};
 use sealcast_load::driver::unix_now;
 use sealcast_load::http::Http;
 use sealcast_load::report::{html, junit, terminal};
 use sealcast_load::result::{Counter, DERIVED, Hist, Outcome, RunResult};
-use sealcast_load::run::{self, Options, Preflight, Progress};
+use sealcast_load::run::{self, Options, Preflight, Progress, Whip};
 use sealcast_load::scenario::{BUILT_IN, Scenario};
 use sealcast_load::schedule::Share;
 use sealcast_load::tokens::{Key, TokenSource};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 type Failure = Box<dyn std::error::Error>;
+
+/// Characters of an agent's secret at least: it opens a load generator to whoever knows it.
+const MIN_SECRET: usize = 16;
 
 /// Loads a relay with clients that check every byte they receive, and judges the run by targets.
 ///
@@ -35,6 +39,8 @@ pub(crate) struct Cli {
 enum Command {
     /// Run a scenario.
     Run(Box<RunArgs>),
+    /// Wait for a coordinator's work on this machine.
+    Agent(Box<AgentArgs>),
     /// Compare two runs, with confidence intervals.
     Compare {
         /// Result file of the run to compare with.
@@ -65,7 +71,7 @@ enum Command {
 struct RunArgs {
     /// A built-in scenario, or a TOML file.
     scenario: String,
-    /// The relay's HTTP address, such as http://127.0.0.1:7880.
+    /// The relay's HTTP address, such as http://127.0.0.1:7880; for WHIP, that of the server.
     #[arg(long, value_name = "URL")]
     against: String,
     /// A further target, such as 'frame_latency.p99 < 150ms'.
@@ -98,6 +104,57 @@ struct RunArgs {
     /// 99th percentile of the generator's lag, milliseconds, before the run is invalid.
     #[arg(long)]
     max_lag_p99: Option<f64>,
+    /// Publish by WHIP here instead; {room} stands for the room.
+    #[arg(long, value_name = "URL", requires = "whep")]
+    whip: Option<String>,
+    /// Play by WHEP from here.
+    #[arg(long, value_name = "URL", requires = "whip")]
+    whep: Option<String>,
+    /// Where the relay's metrics are, if not at /metrics of its HTTP address.
+    #[arg(long, value_name = "URL")]
+    metrics: Option<String>,
+    /// Send media here instead of to the relay's candidates.
+    #[arg(long, value_name = "ADDRESS")]
+    media_address: Option<SocketAddr>,
+    /// Name of this machine in reports.
+    #[arg(long, default_value = "generator")]
+    name: String,
+    /// Run on this agent, such as 192.0.2.7:7999; several share the rooms.
+    #[arg(long = "agent", value_name = "ADDRESS", requires = "agent_secret")]
+    agents: Vec<String>,
+    /// File with the agents' secret.
+    #[arg(long, value_name = "FILE")]
+    agent_secret: Option<PathBuf>,
+    #[command(flatten)]
+    access: Access,
+    #[command(flatten)]
+    outputs: Outputs,
+}
+
+#[derive(Args)]
+struct AgentArgs {
+    /// Where to listen. Lines are not encrypted: loopback, or a network of its own.
+    #[arg(long, default_value = "127.0.0.1:7999")]
+    listen: SocketAddr,
+    /// File with the secret that coordinators must know.
+    #[arg(long, value_name = "FILE")]
+    secret: PathBuf,
+    /// Media threads.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Name of this machine in reports.
+    #[arg(long, default_value = "agent")]
+    name: String,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// Where tokens come from; a development relay gives them to anybody.
+#[derive(Args)]
+struct Access {
+    /// No tokens: for servers that want none.
+    #[arg(long, conflicts_with_all = ["token_command", "key"])]
+    no_token: bool,
     /// A shell command that prints a token; ROOM, SUBJECT and PUBLISH are in its environment.
     #[arg(long, value_name = "COMMAND", conflicts_with = "key")]
     token_command: Option<String>,
@@ -119,17 +176,6 @@ struct RunArgs {
     /// Certificates to trust beside the system's, PEM.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Where the relay's metrics are, if not at /metrics of its HTTP address.
-    #[arg(long, value_name = "URL")]
-    metrics: Option<String>,
-    /// Send media here instead of to the relay's candidates.
-    #[arg(long, value_name = "ADDRESS")]
-    media_address: Option<SocketAddr>,
-    /// Name of this machine in reports.
-    #[arg(long, default_value = "generator")]
-    name: String,
-    #[command(flatten)]
-    outputs: Outputs,
 }
 
 #[derive(Args)]
@@ -158,6 +204,7 @@ fn role_count(text: &str) -> Result<(String, u64), String> {
 pub(crate) fn execute(arguments: Cli) -> Result<Outcome, Failure> {
     match arguments.command {
         Command::Run(arguments) => run_scenario(*arguments),
+        Command::Agent(arguments) => serve_agent(&arguments),
         Command::Compare { a, b, json } => {
             let comparison = compare::compare(&RunResult::read(&a)?, &RunResult::read(&b)?);
             tell_comparison(&comparison, json)?;
@@ -222,12 +269,22 @@ fn run_scenario(arguments: RunArgs) -> Result<Outcome, Failure> {
         junit: arguments.outputs.junit.clone(),
         html: arguments.outputs.html.clone(),
     };
+    let agents = arguments.agents.clone();
+    let secret = arguments.agent_secret.as_deref().map(read_secret).transpose()?;
     let options = arguments.options()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut tell = tell_progress;
     let result = runtime.block_on(async {
+        if let Some(secret) = secret.filter(|_| !agents.is_empty()) {
+            let run = agents::coordinate(&agents, &secret, &options, &mut tell);
+            return run.await.map_err(Failure::from);
+        }
         match Preflight::look(&options).await {
             Err(e) => Ok(run::could_not_run(&options, &e)),
-            Ok(preflight) => run::run(options, &preflight, &mut tell_progress).await,
+            Ok(preflight) => {
+                let run = run::run(options, &preflight, &mut tell);
+                run.await.map_err(Failure::from)
+            }
         }
     })?;
     outputs.write(&result)?;
@@ -262,7 +319,29 @@ impl RunArgs {
         }
         scenario.slo.extend(self.slo.iter().cloned());
         scenario.check()?;
-        let tokens = match (&self.token_command, &self.key) {
+        let whip = whip(&self);
+        Ok(Options {
+            scenario,
+            whip,
+            http: Http::new(self.access.ca.as_deref())?,
+            tokens: self.access.tokens(&self.against)?,
+            target: self.against,
+            seed: self.seed,
+            threads: self.threads,
+            share: Share::ALL,
+            // Two runs at the same time must not meet in a room.
+            tag: format!("{:x}-{}", unix_now().as_millis(), std::process::id()),
+            metrics: self.metrics,
+            media_address: self.media_address,
+            name: self.name,
+            begin_at: None,
+        })
+    }
+}
+
+impl Access {
+    fn tokens(&self, against: &str) -> Result<TokenSource, Failure> {
+        Ok(match (&self.token_command, &self.key) {
             (Some(command), _) => TokenSource::Command(command.clone()),
             (None, Some(key)) => {
                 let (issuer, audience) = (self.issuer.clone(), self.audience.clone());
@@ -275,26 +354,52 @@ impl RunArgs {
                 )?;
                 TokenSource::Key(Arc::new(key))
             }
+            (None, None) if self.no_token => TokenSource::None,
             (None, None) => TokenSource::Development {
-                base: self.against.clone(),
+                base: against.to_owned(),
             },
-        };
-        Ok(Options {
-            scenario,
-            http: Http::new(self.ca.as_deref())?,
-            target: self.against,
-            tokens,
-            seed: self.seed,
-            threads: self.threads,
-            share: Share::ALL,
-            // Two runs at the same time must not meet in a room.
-            tag: format!("{:x}-{}", unix_now().as_millis(), std::process::id()),
-            metrics: self.metrics,
-            media_address: self.media_address,
-            name: self.name,
-            begin_at: None,
         })
     }
+}
+
+fn whip(arguments: &RunArgs) -> Option<Whip> {
+    Some(Whip {
+        publish: arguments.whip.clone()?,
+        play: arguments.whep.clone()?,
+    })
+}
+
+fn read_secret(path: &Path) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    match text.trim() {
+        secret if secret.len() >= MIN_SECRET => Ok(secret.to_owned()),
+        _ => Err(format!("{}: a secret has {MIN_SECRET} characters or more", path.display()).into()),
+    }
+}
+
+fn serve_agent(arguments: &AgentArgs) -> Result<Outcome, Failure> {
+    let secret = read_secret(&arguments.secret)?;
+    let http = Http::new(arguments.access.ca.as_deref())?;
+    let tokens = arguments.access.tokens("")?;
+    // Everything else comes with the order.
+    let options = || Options {
+        scenario: Scenario::default(),
+        target: String::new(),
+        tokens: tokens.clone(),
+        http: http.clone(),
+        seed: 0,
+        threads: arguments.threads,
+        share: Share::ALL,
+        tag: String::new(),
+        whip: None,
+        metrics: None,
+        media_address: None,
+        name: arguments.name.clone(),
+        begin_at: None,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(agents::serve(arguments.listen, &secret, options))?;
+    Ok(Outcome::Passed)
 }
 
 impl Outputs {

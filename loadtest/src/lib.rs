@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agents;
 pub mod compare;
 pub mod driver;
 pub mod http;

@@ -141,6 +141,13 @@ impl Key {
 }
 
 impl TokenSource {
+    /// Development tokens are those of the relay that is loaded.
+    pub fn point_at(&mut self, target: &str) {
+        if let TokenSource::Development { base } = self {
+            target.clone_into(base);
+        }
+    }
+
     /// A token; empty if none is wanted.
     ///
     /// # Errors

@@ -266,6 +266,12 @@ impl MediaLoop {
         impairment.map(|i| i.stats()).unwrap_or_default()
     }
 
+    /// The address of a peer's socket.
+    #[must_use]
+    pub fn local(&self, id: PeerId) -> Option<SocketAddr> {
+        self.peers.get(&id.0).map(|r| r.socket.local().1)
+    }
+
     /// How far the thread lagged since this was last called.
     pub fn take_lag(&mut self) -> LoopLag {
         std::mem::take(&mut self.lag)

@@ -57,7 +57,8 @@ impl Plot<'_> {
         let highest = points().filter_map(|p| p.1).fold(0.0, f64::max);
         // A bound far above everything would flatten the lines.
         let bound = self.bound.as_ref().filter(|(b, _)| *b <= highest * 4.0);
-        let top = nice_ceiling(highest.max(bound.map_or(0.0, |b| b.0)).max(1e-9));
+        let highest = highest.max(bound.map_or(0.0, |b| b.0));
+        let top = if highest > 0.0 { nice_ceiling(highest) } else { 1.0 };
         let x_at = |x: f64| LEFT + x / x_max * (WIDTH - LEFT - RIGHT);
         let y_at = |y: f64| HEIGHT - BOTTOM - y / top * (HEIGHT - TOP - BOTTOM);
         let title = super::junit::escape(self.title);
@@ -94,7 +95,7 @@ impl Plot<'_> {
             let name = super::junit::escape(&line.name);
             write!(s, "<span><i class=\"k{n}\"></i>{name}</span>")?;
         }
-        if let Some((_, name)) = &self.bound {
+        if let Some((_, name)) = bound {
             write!(s, "<span><i class=\"kb\"></i>{}</span>", super::junit::escape(name))?;
         }
         write!(s, "</div></figure>")

@@ -468,7 +468,7 @@ impl Client {
 }
 
 /// The run ends, or nobody is left to end it.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // The borrowed value must not be held while others wait.
     let _ = stop.wait_for(|s| *s).await;
 }

@@ -63,6 +63,8 @@ struct Slot {
     before: Option<(String, Time)>,
     playout: Playout,
     received: ReceiveStats,
+    /// It shows whatever comes, as a player of WHEP does.
+    follows: bool,
     /// The stream that the latest frame was of.
     stream: Option<(u64, Arc<Stream>)>,
 }
@@ -145,6 +147,13 @@ impl Meter {
         self.account.record(Hist::JoinHttp, http);
     }
 
+    /// Every slot of a session shows whatever comes.
+    pub(super) fn follow(&mut self, key: u64) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.slots.iter_mut().for_each(|s| s.follows = true);
+        }
+    }
+
     /// A slot is asked to show another track from now on.
     pub(super) fn assign(&mut self, now: Time, key: u64, slot: usize, track: Option<String>) {
         let Meter {
@@ -163,22 +172,7 @@ impl Meter {
                 account.add(Counter::SlotChanges, 1);
             }
         }
-        let changing = slot.before.is_some();
-        slot.playout = Playout::default();
-        slot.shows = track.map(|track| {
-            let sent = registry.of_track(&track).map_or(0, |s| s.sent());
-            Shown {
-                track,
-                since: now,
-                changing,
-                sent_then: sent,
-                first: 0,
-                next: None,
-                highest: 0,
-                sent_before: sent,
-                silent: false,
-            }
-        });
+        slot.show(registry, now, track);
     }
 
     /// The peer of a session tells something.
@@ -304,6 +298,7 @@ impl Session {
         account.record(Hist::JoinDtls, now.saturating_since(since));
         account.add(Counter::JoinDone, 1);
         if self.slots.is_empty() {
+            // Nothing to wait for.
             account.record(Hist::JoinTotal, now.saturating_since(self.intended));
         }
         // A task that has ended needs no notice.
@@ -325,6 +320,9 @@ impl Session {
         let Some(stream) = slot.stream_of(registry, account, frame) else {
             return account.add(Counter::Misrouted, 1);
         };
+        if stream.room == room {
+            slot.follow(registry, account, &stream, frame.complete);
+        }
         if stream.room != room || !slot.expects(&stream, frame.complete) {
             return account.add(Counter::Misrouted, 1);
         }
@@ -426,6 +424,37 @@ impl Session {
 }
 
 impl Slot {
+    fn show(&mut self, registry: &Registry, now: Time, track: Option<String>) {
+        let changing = self.before.is_some();
+        self.playout = Playout::default();
+        self.shows = track.map(|track| {
+            let sent = registry.of_track(&track).map_or(0, |s| s.sent());
+            Shown {
+                track,
+                since: now,
+                changing,
+                sent_then: sent,
+                first: 0,
+                next: None,
+                highest: 0,
+                sent_before: sent,
+                silent: false,
+            }
+        });
+    }
+
+    /// A player's slot shows another stream from this frame on.
+    fn follow(&mut self, registry: &Registry, account: &mut Account, stream: &Stream, now: Time) {
+        let Some(track) = stream.track.get() else { return };
+        if !self.follows || self.shows.as_ref().is_some_and(|s| s.track == *track) {
+            return;
+        }
+        if let Some(before) = self.shows.take() {
+            before.settle(account, Some(stream.codec));
+        }
+        self.show(registry, now, Some(track.clone()));
+    }
+
     /// The stream of a frame; `None` if it is nobody's of this run.
     fn stream_of(
         &mut self,

@@ -9,6 +9,7 @@ mod preflight;
 mod registry;
 mod scrape;
 mod usage;
+mod whip;
 mod worker;
 
 pub use preflight::{Preflight, PreflightError, could_not_run};
@@ -64,6 +65,8 @@ pub struct Options {
     pub share: Share,
     /// Names the rooms; the same on every generator of a run.
     pub tag: String,
+    /// Speaks WHIP and WHEP instead of our own signalling.
+    pub whip: Option<Whip>,
     /// Where the relay's metrics are; `None`: `/metrics` of the target.
     pub metrics: Option<String>,
     /// Sends media here instead of to the relay's candidates.
@@ -72,6 +75,15 @@ pub struct Options {
     pub name: String,
     /// When to begin, Unix time; generators of one run begin together. `None`: now.
     pub begin_at: Option<Duration>,
+}
+
+/// Addresses of a server that speaks WHIP and WHEP; `{room}` stands for the room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whip {
+    /// Where to publish.
+    pub publish: String,
+    /// Where to play.
+    pub play: String,
 }
 
 /// Why a run could not begin.
@@ -239,16 +251,25 @@ impl Running {
             errors: Mutex::default(),
         });
         let (stop, stopped) = watch::channel(false);
+        let whip = options.whip.map(Arc::new);
         for (n, client) in plan.clients.iter().enumerate() {
             let worker = Arc::clone(&workers[n % workers.len()]);
-            tokio::spawn(Client::live(Arc::clone(&setup), worker, client.clone(), stopped.clone()));
+            let (setup, client, stopped) = (Arc::clone(&setup), client.clone(), stopped.clone());
+            match &whip {
+                Some(whip) => {
+                    tokio::spawn(whip::live(setup, worker, Arc::clone(whip), client, stopped));
+                }
+                None => {
+                    tokio::spawn(Client::live(setup, worker, client, stopped));
+                }
+            }
         }
         let result = RunResult {
             format: FORMAT,
             meta: Meta {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 target: setup.target.clone(),
-                signalling: "sealcast".to_owned(),
+                signalling: if whip.is_some() { "whip" } else { "sealcast" }.to_owned(),
                 started: (unix_now() + wait).as_secs(),
                 seed: setup.seed,
                 clients: clients as u64,

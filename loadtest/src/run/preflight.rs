@@ -49,6 +49,9 @@ impl Preflight {
     /// # Errors
     /// [`PreflightError`].
     pub async fn look(options: &Options) -> Result<Preflight, PreflightError> {
+        if options.whip.is_some() {
+            return look_at_whip(options);
+        }
         let target = &options.target;
         let unreachable = |e| PreflightError::Unreachable(target.clone(), e);
         let uri = http::join(target, "/v1/config").map_err(unreachable)?;
@@ -98,6 +101,31 @@ impl Config {
         }
         lacks
     }
+}
+
+/// A server of WHIP says nothing of itself; what the protocol lacks is known.
+fn look_at_whip(options: &Options) -> Result<Preflight, PreflightError> {
+    let config = Config {
+        version: None,
+        simulcast: false,
+        lanes: vec![],
+    };
+    let missing = config.missing(&options.scenario.needs);
+    if !missing.is_empty() {
+        return Err(PreflightError::NotSupported(missing));
+    }
+    let mut not_supported = config.lacks(&options.scenario);
+    let slots = |r: &crate::scenario::Role| r.audio_slots.max(r.video_slots) > 1;
+    if options.scenario.roles.iter().any(slots) {
+        not_supported.push("WHEP plays one audio and one video track to each player".to_owned());
+    }
+    if options.scenario.churn.is_some_and(|c| c.slot_changes > 0.0) {
+        not_supported.push("WHEP has no slots to change".to_owned());
+    }
+    Ok(Preflight {
+        version: None,
+        not_supported,
+    })
 }
 
 /// The result of a run that could not be.
