@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR
 
 CLIENT_SOURCES := $(shell find client/src client/public client/scripts -type f 2>/dev/null) \
 	$(wildcard client/package.json client/package-lock.json client/tsconfig.json)
-WASM_SOURCES := $(shell find crypto/sframe/src crypto/mls/src crypto/wasm/src xtask/src -type f) Cargo.lock
+WASM_SOURCES := $(shell find crypto/sframe/src crypto/mls/src crypto/group-wire/src crypto/wasm/src xtask/src -type f) Cargo.lock
 
 .PHONY: help run test lint client setup-run setup-test bench soak clean
 
@@ -51,4 +51,4 @@ bench: setup-run ## run the packet-path benches and print figures with ratios
 
 clean: ## remove everything that was built
 	@cargo clean
-	@rm -rf client/dist client/wasm client/node_modules tests/browser/node_modules tests/interop/node_modules tests/.venv
+	@rm -rf client/dist client/wasm client/node_modules tests/browser/node_modules tests/interop/node_modules crypto/wasm/test/node_modules tests/.venv

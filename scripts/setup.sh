@@ -60,5 +60,6 @@ if [ "$level" = test ]; then
     iproute2 nftables procps gdb
   need_npm tests/browser
   need_npm tests/interop
+  need_npm crypto/wasm/test
   need_venv tests/interop/requirements.txt
 fi

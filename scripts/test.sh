@@ -10,6 +10,11 @@ cargo test --locked --workspace --quiet
 echo "» client"
 (cd client && npm test --silent)
 
+echo "» cryptography in WebAssembly, with the relay's delivery service in the same module"
+wasm=$target/wasm-tests
+cargo run --quiet --locked -p xtask -- wasm --out "$wasm" --features delivery
+SEALCAST_WASM=$wasm node --test --test-reporter=spec crypto/wasm/test/*.test.mjs
+
 echo "» end to end: browsers, aiortc, werift, GStreamer"
 cargo build --locked --release -p sealcast
 export SEALCAST_BIN=$target/release/sealcast
