@@ -72,7 +72,8 @@ impl Outbox {
             let (segment, mut end, mut count) = (first.len(), first.end, 1);
             for (other, range) in self.datagrams.get(next + 1..)?.iter().take(max.max(1) - 1) {
                 let long = range.end - first.start > MAX_RUN;
-                if other != route || range.len() > segment || segment == 0 || long {
+                // A segment of no bytes would not be sent.
+                if other != route || range.len() > segment || range.is_empty() || long {
                     break;
                 }
                 (end, count) = (range.end, count + 1);

@@ -101,9 +101,12 @@ struct Relay {
 impl Figures {
     /// Figures of these windows and of the relay's samples meanwhile.
     #[must_use]
-    pub fn new(windows: &[Window], relay: &[RelaySample]) -> Figures {
+    pub fn new<'a>(
+        windows: impl IntoIterator<Item = &'a Window>,
+        relay: &[RelaySample],
+    ) -> Figures {
         let mut figures = Figures::default();
-        let mut parts: BTreeMap<Hist, Vec<&Latencies>> = BTreeMap::new();
+        let mut parts: BTreeMap<Hist, Vec<&'a Latencies>> = BTreeMap::new();
         for window in windows {
             let measured = window.phase == Phase::Measure;
             figures.connected = figures.connected.max(window.connected);

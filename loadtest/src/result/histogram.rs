@@ -154,11 +154,16 @@ impl Latencies {
 
     /// All of `parts` together.
     pub fn merged<'a>(parts: impl IntoIterator<Item = &'a Latencies>) -> Latencies {
-        let mut all = Latencies::default();
-        for part in parts {
-            all.merge(part);
+        let mut all: Vec<(u64, u64)> = parts.into_iter().flat_map(|p| &p.buckets).copied().collect();
+        all.sort_unstable_by_key(|(micros, _)| *micros);
+        let mut buckets: Vec<(u64, u64)> = Vec::with_capacity(all.len());
+        for (micros, n) in all {
+            match buckets.last_mut() {
+                Some((last, count)) if *last == micros => *count += n,
+                _ => buckets.push((micros, n)),
+            }
         }
-        all
+        Latencies { buckets }
     }
 }
 
@@ -208,6 +213,7 @@ mod tests {
         fn merging_is_recording_together(a in samples(), b in samples()) {
             let mut merged = recorded(&a);
             merged.merge(&recorded(&b));
+            prop_assert_eq!(&merged, &Latencies::merged([&recorded(&b), &recorded(&a)]));
             let together: Vec<u64> = a.into_iter().chain(b).collect();
             prop_assert_eq!(merged, recorded(&together));
         }

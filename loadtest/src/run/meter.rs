@@ -610,3 +610,7 @@ fn micros(d: Duration) -> u64 {
 fn millis(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[path = "meter_tests.rs"]
+mod tests;

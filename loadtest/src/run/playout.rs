@@ -12,6 +12,10 @@ use std::time::Duration;
 const MAX_DELAY: Duration = Duration::from_millis(500);
 /// What the delay sinks by with each frame, as a share: halved in about 14 s of 50 frames/s.
 const DECAY: f64 = 0.001;
+/// It does not sink for this many frames after it was needed.
+const HOLD: u32 = 250;
+/// It was needed if a frame took this share of it.
+const NEEDED: f64 = 0.8;
 /// What the smallest transit seen rises by with each frame, seconds: follows a path that became
 /// longer, within half a minute for 50 ms.
 const DRIFT: f64 = 0.000_03;
@@ -25,6 +29,8 @@ pub(super) struct Playout {
     base: Option<f64>,
     /// Of the buffer, seconds.
     delay: f64,
+    /// Frames until it may sink.
+    hold: u32,
     shown: Option<Time>,
     intervals: Vec<f64>,
     next: usize,
@@ -52,11 +58,14 @@ impl Playout {
         let needed = transit - base;
         // A millisecond is within the resolution of any player.
         let late = self.shown.is_some() && needed > self.delay + 0.001;
-        self.delay = if needed > self.delay {
-            needed.min(MAX_DELAY.as_secs_f64())
+        if needed >= self.delay * NEEDED {
+            self.hold = HOLD;
+            self.delay = needed.clamp(self.delay, MAX_DELAY.as_secs_f64().max(self.delay));
+        } else if self.hold > 0 {
+            self.hold -= 1;
         } else {
-            self.delay * (1.0 - DECAY)
-        };
+            self.delay *= 1.0 - DECAY;
+        }
         let buffered = Duration::from_secs_f64((self.delay - needed).max(0.0));
         let shown = (complete + buffered).max(self.shown.unwrap_or(Time::ZERO));
         let gap = self.shown.map_or(Duration::ZERO, |last| shown - last);
