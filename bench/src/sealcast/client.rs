@@ -64,7 +64,6 @@ impl Client {
             remote_pwd: ours.pass,
             remote_fingerprint: api.local_dtls_fingerprint().bytes.as_slice().try_into()?,
             sctp_port: None,
-            candidates: vec![relay],
         };
         api.set_ice_controlling(true);
         api.set_remote_ice_credentials(IceCreds {

@@ -64,7 +64,6 @@ impl RelaySide {
             remote_pwd: negotiated.remote.pwd.clone(),
             remote_fingerprint: negotiated.remote.fingerprint,
             sctp_port: negotiated.sctp_port,
-            candidates: [&self.udp[..], &self.tcp].concat(),
         };
         let command = Command::OpenSession {
             request: RequestId(session.0),

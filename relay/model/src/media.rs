@@ -2,7 +2,6 @@
 
 use crate::ids::SlotId;
 use std::fmt;
-use std::net::SocketAddr;
 
 /// Audio or video.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -339,8 +338,6 @@ pub struct WebRtcParams {
     pub remote_fingerprint: [u8; 32],
     /// The offer has an `application` m-line: start SCTP on this remote port.
     pub sctp_port: Option<u16>,
-    /// Addresses of the shard that the answer named; STUN to others is dropped.
-    pub candidates: Vec<SocketAddr>,
 }
 
 impl fmt::Debug for WebRtcParams {

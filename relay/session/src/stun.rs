@@ -133,7 +133,6 @@ mod tests {
             remote_pwd: "client-password-of-22-chars".into(),
             remote_fingerprint: [0; 32],
             sctp_port: None,
-            candidates: vec![],
         }
     }
 

@@ -63,11 +63,7 @@ thread_local! {
 }
 
 /// Runs `build`, in which one DTLS instance is built with `config`; its keys will go to `slot`.
-pub fn build_with<T>(
-    config: &Arc<dimpl::Config>,
-    slot: &KeySlot,
-    build: impl FnOnce() -> T,
-) -> T {
+pub fn build_with<T>(config: &Arc<dimpl::Config>, slot: &KeySlot, build: impl FnOnce() -> T) -> T {
     HANDOFF.set(Some(Handoff {
         config: Arc::clone(config),
         slot: slot.clone(),

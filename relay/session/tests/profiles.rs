@@ -120,7 +120,6 @@ fn handshake(backend: Backend, profiles: Option<&str>) -> (Client, Option<SslStr
             .try_into()
             .unwrap(),
         sctp_port: None,
-        candidates: vec![addr(common::RELAY)],
     };
     let now = Time::from_millis(5);
     let session = Session::new(now, &ctx, SessionId(1), &params).unwrap();

@@ -330,7 +330,6 @@ mod tests {
             remote_pwd: "client-password-with-22-chars".into(),
             remote_fingerprint: [0; 32],
             sctp_port: Some(5_000),
-            candidates: vec!["192.0.2.1:1".parse().unwrap()],
         };
         let command = Command::OpenSession {
             request: RequestId(id),

@@ -102,7 +102,6 @@ impl Rooms {
             remote_pwd: negotiated.remote.pwd.clone(),
             remote_fingerprint: negotiated.remote.fingerprint,
             sctp_port: negotiated.sctp_port,
-            candidates: local.candidates.iter().map(|c| c.addr).collect(),
         };
         let media = negotiated.media.clone();
         let opened = {

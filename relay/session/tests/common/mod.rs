@@ -112,7 +112,6 @@ pub(crate) fn params(client: &mut Rtc, sctp: bool) -> WebRtcParams {
         remote_pwd: creds.pass,
         remote_fingerprint: fingerprint.try_into().unwrap(),
         sctp_port: sctp.then_some(5_000),
-        candidates: vec![addr(RELAY)],
     }
 }
 

@@ -90,7 +90,7 @@ impl Client {
             .set_dtls_version(shape.dtls)
             .build(start);
         let media = session_media(index, shape.slots);
-        let params = params(index, &mut rtc, relay);
+        let params = params(index, &mut rtc);
         let proto = if shape.tcp {
             let candidate = Candidate::builder().tcp().host(local);
             let candidate = candidate.tcptype(TcpType::Active).build().unwrap();
@@ -357,7 +357,7 @@ fn session_media(index: u32, slots: u16) -> SessionMedia {
     }
 }
 
-fn params(index: u32, rtc: &mut Rtc, relay: SocketAddr) -> WebRtcParams {
+fn params(index: u32, rtc: &mut Rtc) -> WebRtcParams {
     let api = rtc.direct_api();
     let creds = api.local_ice_credentials();
     let fingerprint = api.local_dtls_fingerprint().bytes.clone();
@@ -368,7 +368,6 @@ fn params(index: u32, rtc: &mut Rtc, relay: SocketAddr) -> WebRtcParams {
         remote_pwd: creds.pass,
         remote_fingerprint: fingerprint.try_into().unwrap(),
         sctp_port: Some(5_000),
-        candidates: vec![relay],
     }
 }
 
