@@ -16,6 +16,7 @@ use sealcast_control::metrics::Metrics;
 use sealcast_control::rooms::{Rooms, RoomsConfig, ShardPort};
 use sealcast_control::sdp::MediaPolicy;
 use sealcast_control::token::{Algorithm, Grants, Minter, TokenKey, TokenRequest, Verifier};
+use sealcast_delivery::{DeliveryKey, SUITES};
 use sealcast_model::{
     Codec, Command, CommandError, CommandSender, Event, RequestId, SessionId, ShardId, ShardStats,
     Source, Wake,
@@ -102,6 +103,7 @@ pub(crate) struct Setup {
     pub(crate) max_participants: usize,
     pub(crate) max_participants_per_room: usize,
     pub(crate) shards: usize,
+    pub(crate) group_keys: bool,
     pub(crate) policy: MediaPolicy,
     pub(crate) http: HttpConfig,
 }
@@ -114,6 +116,7 @@ impl Default for Setup {
             max_participants: 100,
             max_participants_per_room: 50,
             shards: 1,
+            group_keys: false,
             policy: MediaPolicy {
                 audio: vec![Codec::Opus],
                 video: vec![Codec::Vp8, Codec::H264],
@@ -172,7 +175,10 @@ impl Relay {
         }
         let stats = ports.iter().map(|p| (p.id, Arc::clone(&p.stats))).collect();
         metrics.export_shards(stats).unwrap();
-        let rooms = Rooms::new(
+        let delivery = setup
+            .group_keys
+            .then(|| Arc::new(DeliveryKey::from_seed(SUITES[0], &[7; 32]).unwrap()));
+        let rooms = Rooms::with_group_keys(
             RoomsConfig {
                 grace: Duration::from_secs(30),
                 sealed_required: setup.sealed_required,
@@ -184,6 +190,7 @@ impl Relay {
             ports,
             Arc::clone(&metrics),
             tokio::runtime::Handle::current(),
+            delivery,
         );
         for shard in &shards {
             shard.rooms.set(Arc::downgrade(&rooms)).unwrap();
