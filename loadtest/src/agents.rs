@@ -50,7 +50,11 @@ enum Order {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Report {
     /// The agent's Unix time, nanoseconds.
-    Ready { now: u64, version: Option<String>, not_supported: Vec<String> },
+    Ready {
+        now: u64,
+        version: Option<String>,
+        not_supported: Vec<String>,
+    },
     Window(Box<Window>),
     Done(Box<RunResult>),
     Failed(String),
@@ -65,6 +69,9 @@ pub enum AgentError {
     /// Not a line of this protocol: another version, or no agent at all.
     #[error("agent {0}: {1}")]
     Protocol(String, String),
+    /// The connection ended.
+    #[error("agent {0}: hung up")]
+    HungUp(String),
     /// The agent cannot run its share.
     #[error("agent {0}: {1}")]
     Failed(String, String),
@@ -112,7 +119,7 @@ impl Lines {
         let read = limited.read_until(b'\n', &mut line).await;
         read.map_err(|e| self.io(e))?;
         if line.is_empty() {
-            return Err(AgentError::Protocol(self.who.clone(), "hung up".to_owned()));
+            return Err(AgentError::HungUp(self.who.clone()));
         }
         serde_json::from_slice(&line)
             .map_err(|e| AgentError::Protocol(self.who.clone(), e.to_string()))
@@ -143,6 +150,9 @@ pub async fn serve(
         let (stream, from) = listener.accept().await.map_err(failed)?;
         let mut lines = Lines::new(from.to_string(), stream);
         if let Err(e) = work(&mut lines, secret, options()).await {
+            if matches!(e, AgentError::HungUp(_)) {
+                continue; // Somebody looked whether the port is open.
+            }
             tracing::warn!(error = %e, "the run failed");
             // The coordinator may be what failed.
             let _ = lines.send(&Report::Failed(e.to_string())).await;
@@ -152,7 +162,16 @@ pub async fn serve(
 
 async fn work(lines: &mut Lines, expected: &str, mut options: Options) -> Result<(), AgentError> {
     let fail = |who: &str, why: &str| AgentError::Failed(who.to_owned(), why.to_owned());
-    let Order::Prepare { secret, scenario, target, seed, tag, index, of } = lines.greeted().await? else {
+    let Order::Prepare {
+        secret,
+        scenario,
+        target,
+        seed,
+        tag,
+        index,
+        of,
+    } = lines.greeted().await?
+    else {
         return Err(fail(&lines.who, "expected a scenario"));
     };
     if !same(secret.as_bytes(), expected.as_bytes()) {
@@ -215,10 +234,14 @@ pub async fn coordinate(
 ) -> Result<RunResult, AgentError> {
     let scenario = &options.scenario;
     if scenario.ramp.is_some() {
-        return Err(AgentError::Scenario("a ramp runs on one generator: its end depends on what it sees"));
+        return Err(AgentError::Scenario(
+            "a ramp runs on one generator: its end depends on what it sees",
+        ));
     }
     if scenario.rooms < agents.len() as u64 {
-        return Err(AgentError::Scenario("there are fewer rooms than agents; rooms are not divided"));
+        return Err(AgentError::Scenario(
+            "there are fewer rooms than agents; rooms are not divided",
+        ));
     }
     let targets = scenario.targets()?;
     let mut prepared = Vec::new();
@@ -228,7 +251,12 @@ pub async fn coordinate(
     let begin = unix_now() + HEAD_START;
     for agent in &mut prepared {
         let at = i128::from(nanos(begin)) + agent.offset;
-        agent.lines.send(&Order::Begin { at: u64::try_from(at).unwrap_or(0) }).await?;
+        agent
+            .lines
+            .send(&Order::Begin {
+                at: u64::try_from(at).unwrap_or(0),
+            })
+            .await?;
     }
     let (told, mut inbox) = unbounded_channel();
     let names: Vec<String> = agents.to_vec();
@@ -328,7 +356,10 @@ async fn prepare(
             offset: i128::from(now) - i128::from(nanos(unix_now())),
         }),
         Report::Failed(why) => Err(AgentError::Failed(agent.to_owned(), why)),
-        _ => Err(AgentError::Protocol(agent.to_owned(), "not ready".to_owned())),
+        _ => Err(AgentError::Protocol(
+            agent.to_owned(),
+            "not ready".to_owned(),
+        )),
     }
 }
 
@@ -350,11 +381,17 @@ mod tests {
 
     #[test]
     fn windows_are_told_once_every_agent_has_them() {
-        let window = || Window { connected: 2, ..Window::default() };
+        let window = || Window {
+            connected: 2,
+            ..Window::default()
+        };
         let mut windows = vec![];
         assert!(add_window(&mut windows, 0, window(), 2).is_none());
         assert!(add_window(&mut windows, 1, window(), 2).is_none());
-        assert_eq!(add_window(&mut windows, 0, window(), 2).unwrap().connected, 4);
+        assert_eq!(
+            add_window(&mut windows, 0, window(), 2).unwrap().connected,
+            4
+        );
     }
 
     #[test]

@@ -270,9 +270,15 @@ fn run_scenario(arguments: RunArgs) -> Result<Outcome, Failure> {
         html: arguments.outputs.html.clone(),
     };
     let agents = arguments.agents.clone();
-    let secret = arguments.agent_secret.as_deref().map(read_secret).transpose()?;
+    let secret = arguments
+        .agent_secret
+        .as_deref()
+        .map(read_secret)
+        .transpose()?;
     let options = arguments.options()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let mut tell = tell_progress;
     let result = runtime.block_on(async {
         if let Some(secret) = secret.filter(|_| !agents.is_empty()) {
@@ -312,7 +318,8 @@ impl RunArgs {
         scenario.limits.p99_ms = self.max_lag_p99.unwrap_or(scenario.limits.p99_ms);
         for (name, n) in &self.count {
             let role = scenario.roles.iter_mut().find(|r| r.name == *name);
-            role.ok_or_else(|| format!("no role is called {name:?}"))?.count = *n;
+            role.ok_or_else(|| format!("no role is called {name:?}"))?
+                .count = *n;
         }
         if self.only_slo {
             scenario.slo.clear();
@@ -373,7 +380,11 @@ fn read_secret(path: &Path) -> Result<String, Failure> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     match text.trim() {
         secret if secret.len() >= MIN_SECRET => Ok(secret.to_owned()),
-        _ => Err(format!("{}: a secret has {MIN_SECRET} characters or more", path.display()).into()),
+        _ => Err(format!(
+            "{}: a secret has {MIN_SECRET} characters or more",
+            path.display()
+        )
+        .into()),
     }
 }
 
@@ -397,7 +408,9 @@ fn serve_agent(arguments: &AgentArgs) -> Result<Outcome, Failure> {
         name: arguments.name.clone(),
         begin_at: None,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(agents::serve(arguments.listen, &secret, options))?;
     Ok(Outcome::Passed)
 }
@@ -406,7 +419,8 @@ impl Outputs {
     fn write(&self, result: &RunResult) -> Result<(), Failure> {
         let save = |path: &Option<PathBuf>, text: &dyn Fn() -> Result<String, Failure>| {
             let Some(path) = path else { return Ok(()) };
-            std::fs::write(path, text()?).map_err(|e| Failure::from(format!("{}: {e}", path.display())))
+            std::fs::write(path, text()?)
+                .map_err(|e| Failure::from(format!("{}: {e}", path.display())))
         };
         save(&self.json, &|| Ok(serde_json::to_string(result)?))?;
         save(&self.junit, &|| Ok(junit::render(result)))?;

@@ -80,7 +80,8 @@ impl Difference {
     /// The interval leaves out zero.
     #[must_use]
     pub fn significant(&self) -> bool {
-        self.interval.is_some_and(|(low, high)| low > 0.0 || high < 0.0)
+        self.interval
+            .is_some_and(|(low, high)| low > 0.0 || high < 0.0)
     }
 }
 
@@ -103,10 +104,15 @@ pub fn compare(a: &RunResult, b: &RunResult) -> Comparison {
         }
     };
     let once = COMPARED_ONCE.iter().map(|name| difference(name, false));
-    let differences = COMPARED.iter().map(|name| difference(name, true)).chain(once);
+    let differences = COMPARED
+        .iter()
+        .map(|name| difference(name, true))
+        .chain(once);
     Comparison {
         warnings: warnings(a, b),
-        differences: differences.filter(|d| d.a.is_some() || d.b.is_some()).collect(),
+        differences: differences
+            .filter(|d| d.a.is_some() || d.b.is_some())
+            .collect(),
     }
 }
 
@@ -114,11 +120,16 @@ fn warnings(a: &RunResult, b: &RunResult) -> Vec<String> {
     let mut warnings = vec![];
     for (name, run) in [("A", a), ("B", b)] {
         if matches!(run.outcome(), Outcome::Invalid | Outcome::CouldNotRun) {
-            warnings.push(format!("{name} is {}", run.outcome().label().to_lowercase()));
+            warnings.push(format!(
+                "{name} is {}",
+                run.outcome().label().to_lowercase()
+            ));
         }
         let measured = measured(run).len();
         if measured < MIN_WINDOWS {
-            warnings.push(format!("{name} has {measured} measured windows; {MIN_WINDOWS} give intervals"));
+            warnings.push(format!(
+                "{name} has {measured} measured windows; {MIN_WINDOWS} give intervals"
+            ));
         }
     }
     if a.scenario != b.scenario {
@@ -128,7 +139,10 @@ fn warnings(a: &RunResult, b: &RunResult) -> Vec<String> {
 }
 
 fn measured(run: &RunResult) -> Vec<&Window> {
-    run.windows.iter().filter(|w| w.phase == Phase::Measure).collect()
+    run.windows
+        .iter()
+        .filter(|w| w.phase == Phase::Measure)
+        .collect()
 }
 
 /// Figures of runs that might have been: blocks of measured windows, drawn with replacement.
@@ -172,7 +186,11 @@ impl fmt::Display for Comparison {
         for warning in &self.warnings {
             writeln!(f, "note: {warning}")?;
         }
-        writeln!(f, "{:<28}{:>14}{:>14}{:>14}  95 % interval of B − A", "", "A", "B", "B − A")?;
+        writeln!(
+            f,
+            "{:<28}{:>14}{:>14}{:>14}  95 % interval of B − A",
+            "", "A", "B", "B − A"
+        )?;
         for d in &self.differences {
             let text = |v: Option<f64>| v.map_or("–".to_owned(), |v| d.unit.format(v));
             let by = d.a.zip(d.b).map(|(a, b)| b - a);
@@ -180,7 +198,14 @@ impl fmt::Display for Comparison {
                 let mark = if d.significant() { " *" } else { "" };
                 format!("{} to {}{mark}", d.unit.format(low), d.unit.format(high))
             });
-            writeln!(f, "{:<28}{:>14}{:>14}{:>14}  {interval}", d.figure, text(d.a), text(d.b), text(by))?;
+            writeln!(
+                f,
+                "{:<28}{:>14}{:>14}{:>14}  {interval}",
+                d.figure,
+                text(d.a),
+                text(d.b),
+                text(by)
+            )?;
         }
         writeln!(f, "* the interval leaves out zero")
     }
@@ -207,7 +232,10 @@ mod tests {
                 length_ms: 1_000,
                 phase: Phase::Measure,
                 hists: BTreeMap::from([(Hist::VideoFrame, recorder.take())]),
-                counters: BTreeMap::from([(Counter::PacketsReceived, 1_000), (Counter::PacketsLost, lost)]),
+                counters: BTreeMap::from([
+                    (Counter::PacketsReceived, 1_000),
+                    (Counter::PacketsLost, lost),
+                ]),
                 ..Window::default()
             }
         };
@@ -218,7 +246,11 @@ mod tests {
     }
 
     fn of<'a>(comparison: &'a Comparison, name: &str) -> &'a Difference {
-        comparison.differences.iter().find(|d| d.figure == name).unwrap()
+        comparison
+            .differences
+            .iter()
+            .find(|d| d.figure == name)
+            .unwrap()
     }
 
     #[test]

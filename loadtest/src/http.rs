@@ -72,7 +72,8 @@ impl Http {
         let system = rustls_native_certs::load_native_certs();
         roots.add_parsable_certificates(system.certs);
         if let Some(path) = ca {
-            let error = |e: &dyn std::fmt::Display| HttpError::Tls(format!("{}: {e}", path.display()));
+            let error =
+                |e: &dyn std::fmt::Display| HttpError::Tls(format!("{}: {e}", path.display()));
             for certificate in CertificateDer::pem_file_iter(path).map_err(|e| error(&e))? {
                 let certificate = certificate.map_err(|e| error(&e))?;
                 roots.add(certificate).map_err(|e| error(&e))?;
@@ -135,8 +136,18 @@ impl Http {
             return Ok(response);
         }
         let text = String::from_utf8_lossy(&response.body);
-        let line: String = text.lines().next().unwrap_or("").chars().take(200).collect();
-        let line = if line.is_empty() { line } else { format!(": {line}") };
+        let line: String = text
+            .lines()
+            .next()
+            .unwrap_or("")
+            .chars()
+            .take(200)
+            .collect();
+        let line = if line.is_empty() {
+            line
+        } else {
+            format!(": {line}")
+        };
         Err(HttpError::Status(response.status, line))
     }
 
@@ -152,13 +163,18 @@ impl Http {
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(io)).await;
         let (mut sender, connection) = handshake.map_err(|e| error(&e))?;
         let driver = tokio::spawn(connection);
-        let host = uri.authority().map_or("", hyper::http::uri::Authority::as_str);
+        let host = uri
+            .authority()
+            .map_or("", hyper::http::uri::Authority::as_str);
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
         let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, host)
-            .header(header::USER_AGENT, concat!("sealcast-load/", env!("CARGO_PKG_VERSION")));
+            .header(
+                header::USER_AGENT,
+                concat!("sealcast-load/", env!("CARGO_PKG_VERSION")),
+            );
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -184,7 +200,9 @@ impl Http {
 /// [`HttpError::Address`].
 pub fn join(base: &str, path: &str) -> Result<Uri, HttpError> {
     let bad = || HttpError::Address(base.to_owned());
-    let uri: Uri = format!("{}{path}", base.trim_end_matches('/')).parse().map_err(|_| bad())?;
+    let uri: Uri = format!("{}{path}", base.trim_end_matches('/'))
+        .parse()
+        .map_err(|_| bad())?;
     if uri.host().is_none() || !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err(bad());
     }

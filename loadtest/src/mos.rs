@@ -61,7 +61,13 @@ mod tests {
     #[test]
     fn agrees_with_the_published_points() {
         // G.107 annex B, table B.1: R 90 → 4.34, 80 → 4.03, 70 → 3.60, 60 → 3.10, 50 → 2.58.
-        for (r, mos) in [(90.0, 4.34), (80.0, 4.03), (70.0, 3.60), (60.0, 3.10), (50.0, 2.58)] {
+        for (r, mos) in [
+            (90.0, 4.34),
+            (80.0, 4.03),
+            (70.0, 3.60),
+            (60.0, 3.10),
+            (50.0, 2.58),
+        ] {
             assert!((score(r) - mos).abs() < 0.01, "{r}: {}", score(r));
         }
         assert!((score(DEFAULT_R) - 4.41).abs() < 0.005);

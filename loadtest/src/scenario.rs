@@ -291,32 +291,82 @@ impl Scenario {
     /// # Errors
     /// Names the first value that is out of range.
     pub fn check(&self) -> Result<(), ScenarioError> {
-        let range = |ok: bool, what, must| if ok { Ok(()) } else { Err(ScenarioError::Range(what, must)) };
+        let range = |ok: bool, what, must| {
+            if ok {
+                Ok(())
+            } else {
+                Err(ScenarioError::Range(what, must))
+            }
+        };
         let within = |v: f64, low: f64, high: f64| v >= low && v <= high;
         range(self.rooms >= 1, "rooms", "at least 1")?;
         let rate = self.joins_per_second;
-        range(within(rate, 0.001, MAX_JOIN_RATE), "joins_per_second", "0.001 to 10000")?;
-        range(within(self.warm_up, 0.0, 3_600.0), "warm_up", "0 to 3600 seconds")?;
-        range(within(self.duration, 1.0, 2_592_000.0), "duration", "1 second to 30 days")?;
-        range(within(self.window, 0.1, 600.0), "window", "0.1 to 600 seconds")?;
-        range(self.window <= self.duration, "window", "at most the duration")?;
+        range(
+            within(rate, 0.001, MAX_JOIN_RATE),
+            "joins_per_second",
+            "0.001 to 10000",
+        )?;
+        range(
+            within(self.warm_up, 0.0, 3_600.0),
+            "warm_up",
+            "0 to 3600 seconds",
+        )?;
+        range(
+            within(self.duration, 1.0, 2_592_000.0),
+            "duration",
+            "1 second to 30 days",
+        )?;
+        range(
+            within(self.window, 0.1, 600.0),
+            "window",
+            "0.1 to 600 seconds",
+        )?;
+        range(
+            self.window <= self.duration,
+            "window",
+            "at most the duration",
+        )?;
         range(!self.roles.is_empty(), "roles", "one or more")?;
         for role in &self.roles {
             role.check()?;
         }
         let clients = self.clients();
-        range((1..=MAX_CLIENTS).contains(&clients), "rooms times counts", "1 to 20000 clients")?;
+        range(
+            (1..=MAX_CLIENTS).contains(&clients),
+            "rooms times counts",
+            "1 to 20000 clients",
+        )?;
         self.check_links()?;
         if let Some(churn) = &self.churn {
             range(within(churn.share, 0.0, 1.0), "churn.share", "0 to 1")?;
-            range(within(churn.within, 0.1, 3_600.0), "churn.within", "0.1 to 3600 seconds")?;
-            range(churn.every >= churn.within, "churn.every", "at least churn.within")?;
-            range(within(churn.slot_changes, 0.0, 10.0), "churn.slot_changes", "0 to 10")?;
+            range(
+                within(churn.within, 0.1, 3_600.0),
+                "churn.within",
+                "0.1 to 3600 seconds",
+            )?;
+            range(
+                churn.every >= churn.within,
+                "churn.every",
+                "at least churn.within",
+            )?;
+            range(
+                within(churn.slot_changes, 0.0, 10.0),
+                "churn.slot_changes",
+                "0 to 10",
+            )?;
         }
         if let Some(ramp) = &self.ramp {
-            range(ramp.start >= 1 && ramp.step >= 1, "ramp.start and ramp.step", "at least 1")?;
+            range(
+                ramp.start >= 1 && ramp.step >= 1,
+                "ramp.start and ramp.step",
+                "at least 1",
+            )?;
             range(ramp.max >= ramp.start, "ramp.max", "at least ramp.start")?;
-            range(within(ramp.hold, self.window, 3_600.0), "ramp.hold", "a window to 3600 seconds")?;
+            range(
+                within(ramp.hold, self.window, 3_600.0),
+                "ramp.hold",
+                "a window to 3600 seconds",
+            )?;
             range(!self.slo.is_empty(), "slo", "set, for a ramp to end at")?;
         }
         self.targets().map(|_| ())
@@ -335,13 +385,20 @@ impl Scenario {
     /// # Errors
     /// [`ScenarioError::Slo`] for the first that does not read.
     pub fn targets(&self) -> Result<Vec<Slo>, ScenarioError> {
-        Ok(self.slo.iter().map(|s| s.parse()).collect::<Result<_, _>>()?)
+        Ok(self
+            .slo
+            .iter()
+            .map(|s| s.parse())
+            .collect::<Result<_, _>>()?)
     }
 
     /// Clients in a room.
     #[must_use]
     pub fn clients_per_room(&self) -> u64 {
-        self.roles.iter().map(|r| r.count).fold(0, u64::saturating_add)
+        self.roles
+            .iter()
+            .map(|r| r.count)
+            .fold(0, u64::saturating_add)
     }
 
     /// Clients at the most.
@@ -354,21 +411,55 @@ impl Scenario {
 
 impl Role {
     fn check(&self) -> Result<(), ScenarioError> {
-        let range = |ok: bool, what, must| if ok { Ok(()) } else { Err(ScenarioError::Range(what, must)) };
+        let range = |ok: bool, what, must| {
+            if ok {
+                Ok(())
+            } else {
+                Err(ScenarioError::Range(what, must))
+            }
+        };
         range(self.count >= 1, "roles.count", "at least 1")?;
-        range(self.audio_slots.max(self.video_slots) <= MAX_STREAMS, "roles slots", "at most 128")?;
+        range(
+            self.audio_slots.max(self.video_slots) <= MAX_STREAMS,
+            "roles slots",
+            "at most 128",
+        )?;
         if let Some(audio) = &self.audio {
-            range((12_000..=510_000).contains(&audio.bitrate), "audio.bitrate", "12000 to 510000")?;
-            range((0.0..=1.0).contains(&audio.speaking), "audio.speaking", "0 to 1")?;
+            range(
+                (12_000..=510_000).contains(&audio.bitrate),
+                "audio.bitrate",
+                "12000 to 510000",
+            )?;
+            range(
+                (0.0..=1.0).contains(&audio.speaking),
+                "audio.speaking",
+                "0 to 1",
+            )?;
         }
         if let Some(video) = &self.video {
             let sources = ["camera", "screen", "imaging"];
-            range(sources.contains(&video.source.as_str()), "video.source", "camera, screen or imaging")?;
+            range(
+                sources.contains(&video.source.as_str()),
+                "video.source",
+                "camera, screen or imaging",
+            )?;
             range((1..=120).contains(&video.fps), "video.fps", "1 to 120")?;
-            range((10_000..=200_000_000).contains(&video.bitrate), "video.bitrate", "10000 to 200000000")?;
-            range((1.0..=200.0).contains(&video.key_factor), "video.key_factor", "1 to 200")?;
+            range(
+                (10_000..=200_000_000).contains(&video.bitrate),
+                "video.bitrate",
+                "10000 to 200000000",
+            )?;
+            range(
+                (1.0..=200.0).contains(&video.key_factor),
+                "video.key_factor",
+                "1 to 200",
+            )?;
             let interval = video.key_interval.unwrap_or(1.0);
-            range((0.1..=3_600.0).contains(&interval), "video.key_interval", "0.1 to 3600 seconds")?;
+            range(
+                (0.1..=3_600.0).contains(&interval),
+                "video.key_interval",
+                "0.1 to 3600 seconds",
+            )?;
         }
         Ok(())
     }
@@ -431,15 +522,23 @@ mod tests {
             let error = Scenario::parse(&broken).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }
-        let lossy = format!("{consult}\n[impairment.up.loss]\nmodel = \"uniform\"\nprobability = 2.0\n");
+        let lossy =
+            format!("{consult}\n[impairment.up.loss]\nmodel = \"uniform\"\nprobability = 2.0\n");
         assert!(Scenario::parse(&lossy).is_err());
-        assert!(matches!(Scenario::load("no-such"), Err(ScenarioError::Unknown(..))));
+        assert!(matches!(
+            Scenario::load("no-such"),
+            Err(ScenarioError::Unknown(..))
+        ));
     }
 
     #[test]
     fn endoscopy_bursts_five_hundred_packets() {
         let endoscopy = Scenario::load("endoscopy").unwrap();
-        let video = endoscopy.roles.iter().find_map(|r| r.video.as_ref()).unwrap();
+        let video = endoscopy
+            .roles
+            .iter()
+            .find_map(|r| r.video.as_ref())
+            .unwrap();
         let frame = f64::from(video.bitrate) / 8.0 / f64::from(video.fps);
         let packets = frame * video.key_factor / 1_100.0;
         assert!((490.0..=560.0).contains(&packets), "{packets}");

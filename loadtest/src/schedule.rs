@@ -104,7 +104,8 @@ impl Plan {
         let mut nth = 0u64;
         for (room, base) in room_starts(scenario, &steps) {
             for id in room * per_room..(room + 1) * per_room {
-                let from = base + seconds((nth - first_of_base(&steps, room, per_room)) as f64 * spacing);
+                let from =
+                    base + seconds((nth - first_of_base(&steps, room, per_room)) as f64 * spacing);
                 nth += 1;
                 if room % share.of == share.index {
                     clients.push(ClientPlan {
@@ -142,7 +143,10 @@ impl Plan {
                     if let Some(stay) = client.stays.last_mut() {
                         stay.until = Some(at);
                     }
-                    client.stays.push(Stay { from: at, until: None });
+                    client.stays.push(Stay {
+                        from: at,
+                        until: None,
+                    });
                 }
                 wave += Duration::from_secs_f64(churn.every);
             }
@@ -184,7 +188,9 @@ fn ramp_steps(
 /// Rooms with the time from which their clients join.
 fn room_starts(scenario: &Scenario, steps: &[StepPlan]) -> Vec<(u64, Duration)> {
     if steps.is_empty() {
-        return (0..scenario.rooms).map(|room| (room, Duration::ZERO)).collect();
+        return (0..scenario.rooms)
+            .map(|room| (room, Duration::ZERO))
+            .collect();
     }
     let mut starts = Vec::new();
     let (mut begin, mut room) = (Duration::ZERO, 0);
@@ -287,9 +293,15 @@ mod tests {
         for client in &plan.clients {
             // Room n joins when step n - 1 is over, and before step n is judged.
             let step = plan.steps[client.room as usize];
-            let begin = client.room.checked_sub(1).map_or(Duration::ZERO, |n| plan.steps[n as usize].to);
+            let begin = client
+                .room
+                .checked_sub(1)
+                .map_or(Duration::ZERO, |n| plan.steps[n as usize].to);
             let from = client.stays[0].from;
-            assert!(from >= begin && from + Duration::from_secs(3) <= step.from, "{client:?}");
+            assert!(
+                from >= begin && from + Duration::from_secs(3) <= step.from,
+                "{client:?}"
+            );
         }
         assert_eq!(plan.measure_to, plan.steps[63].to);
     }

@@ -33,8 +33,8 @@ pub enum TokenSource {
         /// The relay.
         base: String,
     },
-    /// A command, run by the shell with `ROOM`, `SUBJECT` and `PUBLISH` in its environment. It
-    /// prints the token.
+    /// A command, run by the shell with `ROOM`, `SUBJECT` and `PUBLISH` in its environment;
+    /// `PUBLISH` is a list of sources, or `none`. It prints the token.
     Command(String),
     /// The application's key.
     Key(Arc<Key>),
@@ -54,7 +54,9 @@ pub struct Key {
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// The relay gave none.
-    #[error("the relay gives no development token ({0}); use --token-command or --key for one that is not in development")]
+    #[error(
+        "the relay gives no development token ({0}); use --token-command or --key for one that is not in development"
+    )]
     Development(#[from] HttpError),
     /// The relay's answer is no token.
     #[error("the relay's development token does not read: {0}")]
@@ -184,11 +186,16 @@ async fn development(http: &Http, base: &str, wanted: &Wanted) -> Result<String,
 }
 
 async fn run(command: &str, wanted: &Wanted) -> Result<String, TokenError> {
+    // As `sealcast token --publish` has it.
+    let publish = match wanted.publish.join(",") {
+        none if none.is_empty() => "none".to_owned(),
+        some => some,
+    };
     let output = tokio::process::Command::new("/bin/sh")
         .args(["-c", command])
         .env("ROOM", &wanted.room)
         .env("SUBJECT", &wanted.subject)
-        .env("PUBLISH", wanted.publish.join(","))
+        .env("PUBLISH", publish)
         .output()
         .await
         .map_err(|e| TokenError::Command(e.to_string()))?;

@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 /// Runs one after the other: each wants a core.
 fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    TURN.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// The relay's binary: `SEALCAST_BIN`, or the one beside the load tester, built if need be.
@@ -36,7 +37,9 @@ fn relay_binary() -> PathBuf {
     let load = Path::new(env!("CARGO_BIN_EXE_sealcast-load"));
     let relay = load.with_file_name("sealcast");
     if !relay.exists() {
-        let built = Command::new(env!("CARGO")).args(["build", "-p", "sealcast"]).status();
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "-p", "sealcast"])
+            .status();
         assert!(built.unwrap().success());
     }
     relay
@@ -55,13 +58,24 @@ impl Relay {
         let nth = NTH.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("sealcast-load-{}-{nth}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join("secret"), "a secret of more than thirty-two bytes for tests").unwrap();
+        fs::write(
+            dir.join("secret"),
+            "a secret of more than thirty-two bytes for tests",
+        )
+        .unwrap();
         // Free now; nobody else on this machine asks the kernel for exactly these.
-        let http = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let media = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let http = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let media = UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let config = format!(
             "[http]\nlisten = [\"{http}\"]\n\
              [auth]\nalgorithm = \"HS256\"\nissuer = \"test\"\nkeys = [{{ file = \"secret\" }}]\n\
+             [rooms]\nsealed = \"optional\"\n\
              [media]\nbind = [\"127.0.0.1\"]\nannounce_loopback = true\nudp_port = {}\ntcp = false\nshards = 1\n\
              pin = false\n",
             media.port()
@@ -75,11 +89,20 @@ impl Relay {
             .stderr(log)
             .spawn()
             .unwrap();
-        let relay = Relay { child, dir, http, media };
+        let relay = Relay {
+            child,
+            dir,
+            http,
+            media,
+        };
         let patience = Instant::now() + Duration::from_secs(30);
         while std::net::TcpStream::connect(http).is_err() {
             let log = || fs::read_to_string(relay.dir.join("relay.log")).unwrap();
-            assert!(Instant::now() < patience, "the relay did not start: {}", log());
+            assert!(
+                Instant::now() < patience,
+                "the relay did not start: {}",
+                log()
+            );
             thread::sleep(Duration::from_millis(50));
         }
         relay
@@ -131,7 +154,8 @@ fn proxy(relay: SocketAddr, fault: Fault) -> (SocketAddr, Arc<AtomicU64>) {
                 let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
                 socket.connect(relay).unwrap();
                 let (socket2, later) = (socket.try_clone().unwrap(), later.clone());
-                let (count, made, thaw) = (Arc::clone(&count), Arc::clone(&made), Arc::clone(&thaw));
+                let (count, made, thaw) =
+                    (Arc::clone(&count), Arc::clone(&made), Arc::clone(&thaw));
                 thread::spawn(move || {
                     let mut buffer = vec![0; 65_536];
                     while let Ok(len) = socket2.recv(&mut buffer) {
@@ -220,7 +244,10 @@ impl Run {
     /// A counter over all windows.
     fn count(&self, name: &str) -> u64 {
         let windows = self.result["windows"].as_array().unwrap();
-        windows.iter().filter_map(|w| w["counters"][name].as_u64()).sum()
+        windows
+            .iter()
+            .filter_map(|w| w["counters"][name].as_u64())
+            .sum()
     }
 
     /// Pairs of microseconds and count of the measured windows.
@@ -253,14 +280,25 @@ impl Run {
 fn load(relay: &Relay, scenario: &str, arguments: &[&str]) -> (Command, PathBuf) {
     static NTH: AtomicU64 = AtomicU64::new(0);
     let nth = NTH.fetch_add(1, Ordering::Relaxed);
-    let (toml, json) = (relay.dir.join(format!("{nth}.toml")), relay.dir.join(format!("{nth}.json")));
+    let (toml, json) = (
+        relay.dir.join(format!("{nth}.toml")),
+        relay.dir.join(format!("{nth}.json")),
+    );
     fs::write(&toml, scenario).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_sealcast-load"));
     command
         .arg("run")
         .arg(&toml)
         .args(["--against", &format!("http://{}", relay.http)])
-        .args(["--algorithm", "HS256", "--issuer", "test", "--audience", "sealcast", "--key"])
+        .args([
+            "--algorithm",
+            "HS256",
+            "--issuer",
+            "test",
+            "--audience",
+            "sealcast",
+            "--key",
+        ])
         .arg(relay.dir.join("secret"))
         .arg("--json")
         .arg(&json)
@@ -287,7 +325,8 @@ fn run_through(fault: Fault, slo: &[&str]) -> (Run, u64) {
     let (front, faults) = proxy(relay.media, fault);
     let front = front.to_string();
     let mut arguments = vec!["--media-address", &front];
-    slo.iter().for_each(|target| arguments.extend(["--slo", target]));
+    slo.iter()
+        .for_each(|target| arguments.extend(["--slo", target]));
     let (mut command, json) = load(&relay, SCENARIO, &arguments);
     let run = finish(command.spawn().unwrap(), &json);
     (run, faults.load(Ordering::Relaxed))
@@ -309,7 +348,10 @@ fn a_sound_relay_passes() {
     assert_eq!(run.code, 0, "{}", run.told);
     assert_eq!(run.count("joins_done"), 4);
     assert!(run.count("video.frames_received") > 4 * 3 * 100);
-    assert!(!run.result["relay"].as_array().unwrap().is_empty(), "metrics were scraped");
+    assert!(
+        !run.result["relay"].as_array().unwrap().is_empty(),
+        "metrics were scraped"
+    );
 }
 
 #[test]
@@ -319,7 +361,10 @@ fn one_packet_in_a_hundred_dropped_is_found() {
     assert_eq!(run.code, 1, "{}", run.told);
     let missing = run.count("packets_lost") + run.count("packets_repaired");
     // Retransmissions may be dropped too, and asked for again.
-    assert!(missing > dropped / 2 && missing < dropped * 3, "{missing} of {dropped}");
+    assert!(
+        missing > dropped / 2 && missing < dropped * 3,
+        "{missing} of {dropped}"
+    );
 }
 
 #[test]
@@ -336,17 +381,24 @@ fn a_byte_in_ten_thousand_packets_is_found() {
     let _turn = alone();
     let (run, corrupted) = run_through(Fault::Corrupt, &["srtp_failures = 0"]);
     assert!(corrupted > 0, "{}", run.told);
-    assert_eq!((run.code, run.count("srtp_failures")), (1, corrupted), "{}", run.told);
+    assert_eq!(
+        (run.code, run.count("srtp_failures")),
+        (1, corrupted),
+        "{}",
+        run.told
+    );
 }
 
 #[test]
 fn a_freeze_of_300_ms_is_found() {
     let _turn = alone();
-    let fault = Fault::Freeze(6_000, Duration::from_millis(300));
+    let fault = Fault::Freeze(13_000, Duration::from_millis(300));
     let (run, made) = run_through(fault, &["freezes = 0"]);
     assert_eq!((run.code, made), (1, 1), "{}", run.told);
     let freezes = run.samples("freeze");
-    let long = freezes.iter().filter(|(us, _)| (250_000..700_000).contains(us));
+    let long = freezes
+        .iter()
+        .filter(|(us, _)| (250_000..700_000).contains(us));
     // Every one of the twelve pictures stood still, but for those that were between two frames.
     assert!(long.map(|f| f.1).sum::<u64>() >= 8, "{freezes:?}");
 }
@@ -367,7 +419,12 @@ fn media_of_another_room_is_found() {
     let child = Command::new(env!("CARGO_BIN_EXE_sealcast-load"))
         .arg("run")
         .arg(&toml)
-        .args(["--against", &format!("http://{}", relay.http), "--token-command", &token])
+        .args([
+            "--against",
+            &format!("http://{}", relay.http),
+            "--token-command",
+            &token,
+        ])
         .args(["--slo", "seal_failures = 0", "--json"])
         .arg(&json)
         .stdout(Stdio::piped())
@@ -387,7 +444,9 @@ fn a_paused_generator_makes_the_run_invalid() {
     let child = command.spawn().unwrap();
     thread::sleep(Duration::from_secs(5));
     let signal = |name: &str| {
-        let sent = Command::new("kill").args([name, &child.id().to_string()]).status();
+        let sent = Command::new("kill")
+            .args([name, &child.id().to_string()])
+            .status();
         assert!(sent.unwrap().success());
     };
     signal("-STOP");
@@ -409,7 +468,8 @@ fn latencies_agree_with_the_configured_network() {
     let run = finish(command.spawn().unwrap(), &json);
     let median = run.median("audio.frame_latency");
     assert!((142_500.0..157_500.0).contains(&median), "{median} µs");
-    let lossy = format!("{SCENARIO}\n[impairment.down.loss]\nmodel = \"uniform\"\nprobability = 0.02\n");
+    let lossy =
+        format!("{SCENARIO}\n[impairment.down.loss]\nmodel = \"uniform\"\nprobability = 0.02\n");
     let (mut command, json) = load(&relay, &lossy, &[]);
     let run = finish(command.spawn().unwrap(), &json);
     let expected = run.count("audio.frames_expected") as f64;
@@ -433,4 +493,162 @@ fn what_cannot_run_says_so() {
     assert_eq!(run.code, 3);
     assert!(run.told.contains("NOT SUPPORTED"), "{}", run.told);
     assert_eq!(run.result["not_supported"].as_array().unwrap().len(), 1);
+}
+
+/// A helper process that ends with the test.
+struct Helper(Child);
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn two_agents_share_the_rooms() {
+    let _turn = alone();
+    let relay = Relay::start();
+    let secret = relay.dir.join("agents");
+    fs::write(&secret, "sixteen characters and more").unwrap();
+    let agent = |name: &str| {
+        let at = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_sealcast-load"))
+            .args([
+                "agent",
+                "--name",
+                name,
+                "--listen",
+                &at.to_string(),
+                "--secret",
+            ])
+            .arg(&secret)
+            .args([
+                "--algorithm",
+                "HS256",
+                "--issuer",
+                "test",
+                "--audience",
+                "sealcast",
+                "--key",
+            ])
+            .arg(relay.dir.join("secret"))
+            .spawn();
+        let patience = Instant::now() + Duration::from_secs(30);
+        while std::net::TcpStream::connect(at).is_err() {
+            assert!(Instant::now() < patience, "{name} does not listen");
+            thread::sleep(Duration::from_millis(50));
+        }
+        (Helper(child.unwrap()), at.to_string())
+    };
+    let ((_a, first), (_b, second)) = (agent("a"), agent("b"));
+    let scenario = SCENARIO.replace("joins_per_second", "rooms = 2\njoins_per_second");
+    let arguments = ["--agent", &first, "--agent", &second, "--agent-secret"];
+    let (mut command, json) = load(&relay, &scenario, &arguments);
+    command.arg(&secret);
+    let run = finish(command.spawn().unwrap(), &json);
+    assert_eq!(run.code, 0, "{}", run.told);
+    assert_eq!(run.count("joins_done"), 8, "{}", run.told);
+    assert_eq!(
+        run.result["meta"]["generators"].as_array().unwrap().len(),
+        2
+    );
+    // The wrong secret opens nothing.
+    fs::write(&secret, "sixteen other characters").unwrap();
+    let (mut command, _) = load(&relay, &scenario, &arguments);
+    let output = command.arg(&secret).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("secret"));
+}
+
+const BROADCAST: &str = r#"
+name = "broadcast"
+about = "One sends, three watch."
+joins_per_second = 5
+warm_up = 2
+duration = 6
+slo = [
+    "delivery > 98%",
+    "content_failures = 0",
+    "misrouted = 0",
+    "silent_slots = 0",
+    "join_failures = 0",
+]
+limits = { max_ms = 60000.0, p99_ms = 60000.0, socket_drops = 1.0 }
+
+[[roles]]
+name = "speaker"
+count = 1
+audio = { bitrate = 40000, speaking = 0.5 }
+video = { width = 640, height = 360, fps = 30, bitrate = 500000, key_factor = 6.0 }
+
+[[roles]]
+name = "viewer"
+count = 3
+audio_slots = 1
+video_slots = 1
+"#;
+
+#[test]
+fn whip_and_whep_of_our_own() {
+    let _turn = alone();
+    let relay = Relay::start();
+    let at = |path: &str| format!("http://{}/{path}/{{room}}", relay.http);
+    let (whip, whep) = (at("whip"), at("whep"));
+    let (mut command, json) = load(&relay, BROADCAST, &["--whip", &whip, "--whep", &whep]);
+    let run = finish(command.spawn().unwrap(), &json);
+    assert_eq!(run.code, 0, "{}", run.told);
+    assert!(run.count("video.frames_received") > 3 * 100, "{}", run.told);
+}
+
+#[test]
+fn whip_and_whep_of_another_sfu() {
+    let _turn = alone();
+    let interop = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/interop");
+    if !interop.join("node_modules/werift").exists() {
+        // As `make test` does.
+        let installed = Command::new("npm")
+            .args(["ci", "--silent"])
+            .current_dir(&interop)
+            .status();
+        assert!(installed.unwrap().success());
+    }
+    let at = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/werift_sfu.mjs");
+    let server = Command::new("node")
+        .arg(script)
+        .arg(at.port().to_string())
+        .spawn();
+    let _server = Helper(server.unwrap());
+    let patience = Instant::now() + Duration::from_secs(30);
+    while std::net::TcpStream::connect(at).is_err() {
+        assert!(Instant::now() < patience, "the server does not listen");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let dir = std::env::temp_dir().join(format!("sealcast-whip-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let (toml, json) = (dir.join("broadcast.toml"), dir.join("result.json"));
+    fs::write(&toml, BROADCAST).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_sealcast-load"))
+        .arg("run")
+        .arg(&toml)
+        .args(["--against", &format!("http://{at}"), "--no-token"])
+        .args(["--whip", &format!("http://{at}/whip/{{room}}")])
+        .args(["--whep", &format!("http://{at}/whep/{{room}}")])
+        .arg("--json")
+        .arg(&json)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let run = finish(child.unwrap(), &json);
+    fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(run.code, 0, "{}", run.told);
+    assert!(run.count("video.frames_received") > 3 * 100, "{}", run.told);
 }

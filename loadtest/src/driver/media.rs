@@ -7,7 +7,9 @@
 use super::clock::{Clock, unix_now};
 use super::impair::{ImpairStats, Impairment};
 use super::socket::{Socket, SocketStats};
-use crate::peer::{Answer, Outbox, Peer, PeerConfig, PeerContext, PeerError, PeerEvent, Proto, Run};
+use crate::peer::{
+    Answer, Outbox, Peer, PeerConfig, PeerContext, PeerError, PeerEvent, Proto, Run,
+};
 use crate::result::Recorder;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -128,7 +130,10 @@ impl MediaThread {
     ///
     /// # Errors
     /// [`ThreadGone`].
-    pub fn post(&self, job: impl FnOnce(&mut MediaLoop) + Send + 'static) -> Result<(), ThreadGone> {
+    pub fn post(
+        &self,
+        job: impl FnOnce(&mut MediaLoop) + Send + 'static,
+    ) -> Result<(), ThreadGone> {
         let jobs = self.jobs.as_ref().ok_or(ThreadGone)?;
         jobs.send(Box::new(job)).map_err(|_| ThreadGone)?;
         self.waker.wake().map_err(|_| ThreadGone)
@@ -372,10 +377,14 @@ impl MediaLoop {
             };
             if running.armed == due {
                 running.armed = Time::NEVER;
-                self.lag.timers.record(self.clock.now().saturating_since(due));
+                self.lag
+                    .timers
+                    .record(self.clock.now().saturating_since(due));
                 if let Some(impairment) = &mut running.impairment {
                     while let Some((route, mut packet)) = impairment.pop_down(now) {
-                        running.peer.handle_packet(now, route, &mut packet, &mut self.out);
+                        running
+                            .peer
+                            .handle_packet(now, route, &mut packet, &mut self.out);
                     }
                 }
                 running.peer.handle_timeout(now, &mut self.out);

@@ -74,9 +74,7 @@ impl Socket {
     /// A socket on `ip`, not registered yet.
     pub(super) fn bind(proto: Proto, addr: SocketAddr) -> io::Result<Socket> {
         match proto {
-            Proto::Udp => {
-                Udp::bind(addr).map(Socket::Udp)
-            }
+            Proto::Udp => Udp::bind(addr).map(Socket::Udp),
             Proto::Tcp => Ok(Socket::Tcp(Box::new(Tcp {
                 local: SocketAddr::new(addr.ip(), ACTIVE_PORT),
                 stream: None,
@@ -202,7 +200,10 @@ impl Udp {
         let segment = u16::try_from(run.segment).unwrap_or(u16::MAX);
         let offload = [ControlMessage::UdpGsoSegments(&segment)];
         let control: &[ControlMessage<'_>] = if run.count > 1 { &offload } else { &[] };
-        let (fd, remote) = (self.socket.as_raw_fd(), SockaddrStorage::from(run.route.remote));
+        let (fd, remote) = (
+            self.socket.as_raw_fd(),
+            SockaddrStorage::from(run.route.remote),
+        );
         let bytes = [IoSlice::new(run.bytes)];
         let sent = sendmsg(fd, &bytes, control, MsgFlags::empty(), Some(&remote));
         stats.send_calls += 1;
@@ -235,7 +236,10 @@ impl Udp {
                     _ => {}
                 }
             }
-            (message.bytes, message.address.as_ref().and_then(socket_addr))
+            (
+                message.bytes,
+                message.address.as_ref().and_then(socket_addr),
+            )
         };
         let remote = remote.ok_or(ErrorKind::InvalidData)?;
         let route = Route {
@@ -243,7 +247,11 @@ impl Udp {
             local: self.local,
             remote,
         };
-        for packet in buffer.get_mut(..len).unwrap_or_default().chunks_mut(segment) {
+        for packet in buffer
+            .get_mut(..len)
+            .unwrap_or_default()
+            .chunks_mut(segment)
+        {
             stats.received += 1;
             on_packet(route, arrived, packet);
         }

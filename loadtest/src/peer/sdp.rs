@@ -171,12 +171,13 @@ fn offer_media(sdp: &mut String, local: &Local, media: &OfferMedia, mid: &str) {
     if let Some((ssrc, rtx)) = media.send {
         let _ = write!(sdp, "a=msid:- send-{mid}\r\n");
         if !audio {
-            let _ = write!(
-                sdp,
-                "a=ssrc-group:FID {ssrc} {rtx}\r\na=ssrc:{rtx} cname:load\r\n"
-            );
+            let _ = write!(sdp, "a=ssrc-group:FID {ssrc} {rtx}\r\n");
         }
+        // The first is the one that carries media, as browsers have it and some stacks need it.
         let _ = write!(sdp, "a=ssrc:{ssrc} cname:load\r\n");
+        if !audio {
+            let _ = write!(sdp, "a=ssrc:{rtx} cname:load\r\n");
+        }
     }
 }
 

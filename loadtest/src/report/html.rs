@@ -4,7 +4,7 @@ use super::junit::escape;
 use super::plot::{Line, Plot, XAxis};
 use super::terminal::{DISTRIBUTIONS, STATISTICS, SUMMARY, figure};
 use crate::result::{
-    Counter, DWELL, DERIVED, Figures, Hist, Latencies, Outcome, Phase, RelaySample, RunResult,
+    Counter, DERIVED, DWELL, Figures, Hist, Latencies, Outcome, Phase, RelaySample, RunResult,
     Window,
 };
 use std::fmt::Write as _;
@@ -23,7 +23,11 @@ pub fn render(result: &RunResult) -> String {
 
 fn page(s: &mut String, r: &RunResult) -> std::fmt::Result {
     let outcome = r.outcome();
-    let title = escape(&format!("{} – {}", r.scenario.name, outcome.label().to_lowercase()));
+    let title = escape(&format!(
+        "{} – {}",
+        r.scenario.name,
+        outcome.label().to_lowercase()
+    ));
     write!(
         s,
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -56,7 +60,9 @@ fn header(s: &mut String, r: &RunResult, outcome: Outcome) -> std::fmt::Result {
     let measured = r.figures().measured_for().as_secs_f64();
     let explain = match outcome {
         Outcome::Passed => "Every target was met, and the generator kept up.",
-        Outcome::Missed => "At least one target was missed. The generator kept up, so the relay or the network is the reason.",
+        Outcome::Missed => {
+            "At least one target was missed. The generator kept up, so the relay or the network is the reason."
+        }
         Outcome::Invalid => "The generator was the bottleneck: this run says nothing of the relay.",
         Outcome::CouldNotRun => "Nothing was measured.",
     };
@@ -76,20 +82,39 @@ fn header(s: &mut String, r: &RunResult, outcome: Outcome) -> std::fmt::Result {
 
 fn verdicts(s: &mut String, r: &RunResult) -> std::fmt::Result {
     for fault in &r.validity.faults {
-        write!(s, "<p class=\"note unsure\"><b>Invalid</b> {}</p>", escape(fault))?;
+        write!(
+            s,
+            "<p class=\"note unsure\"><b>Invalid</b> {}</p>",
+            escape(fault)
+        )?;
     }
     for lack in &r.not_supported {
-        write!(s, "<p class=\"note unsure\"><b>Not supported</b> {}</p>", escape(lack))?;
+        write!(
+            s,
+            "<p class=\"note unsure\"><b>Not supported</b> {}</p>",
+            escape(lack)
+        )?;
     }
     for (error, n) in &r.errors {
-        write!(s, "<p class=\"note bad\"><b>{n} ×</b> {}</p>", escape(error))?;
+        write!(
+            s,
+            "<p class=\"note bad\"><b>{n} ×</b> {}</p>",
+            escape(error)
+        )?;
     }
     if r.verdicts.is_empty() {
         return Ok(());
     }
-    write!(s, "<section><h2>Targets</h2><table class=\"targets\"><tbody>")?;
+    write!(
+        s,
+        "<section><h2>Targets</h2><table class=\"targets\"><tbody>"
+    )?;
     for v in &r.verdicts {
-        let (class, word) = if v.met { ("ok", "met") } else { ("bad", "missed") };
+        let (class, word) = if v.met {
+            ("ok", "met")
+        } else {
+            ("bad", "missed")
+        };
         let measured = v.measured.as_deref().unwrap_or("not measured");
         write!(
             s,
@@ -148,7 +173,12 @@ fn plots(s: &mut String, r: &RunResult, figures: &Figures) -> std::fmt::Result {
         .windows
         .iter()
         .filter(|w| w.phase != Phase::Measure)
-        .map(|w| (w.start_ms as f64 / 1e3, (w.start_ms + w.length_ms) as f64 / 1e3))
+        .map(|w| {
+            (
+                w.start_ms as f64 / 1e3,
+                (w.start_ms + w.length_ms) as f64 / 1e3,
+            )
+        })
         .collect();
     let time = |title: &'static str, unit: &'static str, lines: Vec<Line>| Plot {
         title,
@@ -168,31 +198,69 @@ fn plots(s: &mut String, r: &RunResult, figures: &Figures) -> std::fmt::Result {
         latency("Audio frame latency", &[Hist::AudioFrame]),
         distribution_plot(figures),
         dwell_plot(r, time("End to end, and inside the relay", "ms", vec![])),
-        time("Bit rate", "Mbit/s", vec![
-            over_time(r, "received", rate(Counter::OctetsReceived, 8e-6)),
-            over_time(r, "sent", rate(Counter::OctetsSent, 8e-6)),
-        ]),
-        time("Packets lost and repaired", "per second", vec![
-            over_time(r, "lost", rate(Counter::PacketsLost, 1.0)),
-            over_time(r, "repaired", rate(Counter::Repaired, 1.0)),
-            over_time(r, "key frames asked for", rate(Counter::Plis, 1.0)),
-        ]),
-        time("Freezes", "ms per second of run", vec![over_time(r, "standing still", |w| {
-            let frozen = w.hists.get(&Hist::Freeze).map_or(Duration::ZERO, Latencies::sum);
-            Some(frozen.as_secs_f64() * 1_000.0 / w.length().as_secs_f64().max(1e-9))
-        })]),
-        time("Clients", "connected", vec![over_time(r, "connected", |w| Some(w.connected as f64))]),
-        time("Generator lag", "ms", vec![
-            over_time(r, "p99", quantile_of(&[Hist::SendLag, Hist::ReceiveLag], 0.99)),
-            over_time(r, "max", quantile_of(&[Hist::SendLag, Hist::ReceiveLag], 1.0)),
-        ]),
-        time("Generator CPU", "cores", vec![
-            over_time(r, "media", rate(Counter::CpuMicros, 1e-6)),
-            over_time(r, "the rest", rate(Counter::ControlCpuMicros, 1e-6)),
-        ]),
+        time(
+            "Bit rate",
+            "Mbit/s",
+            vec![
+                over_time(r, "received", rate(Counter::OctetsReceived, 8e-6)),
+                over_time(r, "sent", rate(Counter::OctetsSent, 8e-6)),
+            ],
+        ),
+        time(
+            "Packets lost and repaired",
+            "per second",
+            vec![
+                over_time(r, "lost", rate(Counter::PacketsLost, 1.0)),
+                over_time(r, "repaired", rate(Counter::Repaired, 1.0)),
+                over_time(r, "key frames asked for", rate(Counter::Plis, 1.0)),
+            ],
+        ),
+        time(
+            "Freezes",
+            "ms per second of run",
+            vec![over_time(r, "standing still", |w| {
+                let frozen = w
+                    .hists
+                    .get(&Hist::Freeze)
+                    .map_or(Duration::ZERO, Latencies::sum);
+                Some(frozen.as_secs_f64() * 1_000.0 / w.length().as_secs_f64().max(1e-9))
+            })],
+        ),
+        time(
+            "Clients",
+            "connected",
+            vec![over_time(r, "connected", |w| Some(w.connected as f64))],
+        ),
+        time(
+            "Generator lag",
+            "ms",
+            vec![
+                over_time(
+                    r,
+                    "p99",
+                    quantile_of(&[Hist::SendLag, Hist::ReceiveLag], 0.99),
+                ),
+                over_time(
+                    r,
+                    "max",
+                    quantile_of(&[Hist::SendLag, Hist::ReceiveLag], 1.0),
+                ),
+            ],
+        ),
+        time(
+            "Generator CPU",
+            "cores",
+            vec![
+                over_time(r, "media", rate(Counter::CpuMicros, 1e-6)),
+                over_time(r, "the rest", rate(Counter::ControlCpuMicros, 1e-6)),
+            ],
+        ),
     ];
     let has_data = |p: &Plot<'_>| {
-        p.lines.iter().flat_map(|l| &l.points).any(|(_, y)| y.is_some_and(|y| y > 0.0))
+        p.lines
+            .iter()
+            .flat_map(|l| &l.points)
+            .any(|(_, y)| y.is_some_and(|y| y > 0.0))
     };
     // Lag and freezes at zero are worth seeing; latencies of media that was not sent are not.
     plots.retain(|p| has_data(p) || matches!(p.title, "Freezes" | "Packets lost and repaired"));
@@ -200,7 +268,10 @@ fn plots(s: &mut String, r: &RunResult, figures: &Figures) -> std::fmt::Result {
         let allowed = r.validity.limits.max_ms;
         lag.bound = Some((allowed, format!("allowed: {allowed} ms")));
     }
-    write!(s, "<section><h2>Over time</h2><p class=\"hint\">Shaded: joining, warm-up and drain, which are not judged.</p><div class=\"plots\">")?;
+    write!(
+        s,
+        "<section><h2>Over time</h2><p class=\"hint\">Shaded: joining, warm-up and drain, which are not judged.</p><div class=\"plots\">"
+    )?;
     for plot in &plots {
         s.push_str(&plot.render());
     }
@@ -245,7 +316,9 @@ fn dwell_plot<'a>(r: &RunResult, mut plot: Plot<'a>) -> Plot<'a> {
         let [a, b] = pair else { return (0.0, None) };
         let change = |name: &str| Some(b.values.get(name)? - a.values.get(name)?);
         let count = change(&format!("{DWELL}_count")).filter(|n| *n > 0.0);
-        let mean = change(&format!("{DWELL}_sum")).zip(count).map(|(sum, n)| sum / n * 1_000.0);
+        let mean = change(&format!("{DWELL}_sum"))
+            .zip(count)
+            .map(|(sum, n)| sum / n * 1_000.0);
         ((a.at_ms + b.at_ms) as f64 / 2_000.0, mean)
     });
     plot.lines = vec![
@@ -259,15 +332,24 @@ fn dwell_plot<'a>(r: &RunResult, mut plot: Plot<'a>) -> Plot<'a> {
 }
 
 fn distributions(s: &mut String, figures: &Figures) -> std::fmt::Result {
-    write!(s, "<section><h2>Distributions</h2><div class=\"scroll\"><table><thead><tr><th></th>")?;
-    STATISTICS.iter().try_for_each(|name| write!(s, "<th class=\"n\">{name}</th>"))?;
+    write!(
+        s,
+        "<section><h2>Distributions</h2><div class=\"scroll\"><table><thead><tr><th></th>"
+    )?;
+    STATISTICS
+        .iter()
+        .try_for_each(|name| write!(s, "<th class=\"n\">{name}</th>"))?;
     write!(s, "<th class=\"n\">samples</th></tr></thead><tbody>")?;
     for name in DISTRIBUTIONS {
         let Some(h) = figures.distribution(name).filter(|h| !h.is_empty()) else {
             continue;
         };
         let help = Hist::from_name(name).map_or("", Hist::help);
-        write!(s, "<tr><td title=\"{}\"><code>{name}</code></td>", escape(help))?;
+        write!(
+            s,
+            "<tr><td title=\"{}\"><code>{name}</code></td>",
+            escape(help)
+        )?;
         for statistic in STATISTICS {
             let value = figure(figures, &format!("{name}.{statistic}"));
             write!(s, "<td class=\"n\">{}</td>", escape(&value))?;
@@ -313,12 +395,22 @@ fn steps(s: &mut String, r: &RunResult) -> std::fmt::Result {
          <div class=\"scroll\"><table><thead><tr><th class=\"n\">rooms</th><th></th><th>missed</th></tr></thead><tbody>"
     )?;
     for step in &r.steps {
-        let (class, word) = if step.passed { ("ok", "held") } else { ("bad", "broke") };
+        let (class, word) = if step.passed {
+            ("ok", "held")
+        } else {
+            ("bad", "broke")
+        };
         let missed: Vec<String> = step
             .verdicts
             .iter()
             .filter(|v| !v.met)
-            .map(|v| format!("{} ({})", v.target, v.measured.as_deref().unwrap_or("not measured")))
+            .map(|v| {
+                format!(
+                    "{} ({})",
+                    v.target,
+                    v.measured.as_deref().unwrap_or("not measured")
+                )
+            })
             .collect();
         write!(
             s,
@@ -333,20 +425,31 @@ fn steps(s: &mut String, r: &RunResult) -> std::fmt::Result {
 /// What of the relay's own counters changed.
 fn relay(s: &mut String, r: &RunResult) -> std::fmt::Result {
     let (Some(first), Some(last)) = (r.relay.first(), r.relay.last()) else {
-        return write!(s, "<section><h2>The relay's own counters</h2><p class=\"hint\">It gave none.</p></section>");
+        return write!(
+            s,
+            "<section><h2>The relay's own counters</h2><p class=\"hint\">It gave none.</p></section>"
+        );
     };
     let change = |name: &String, sample: &RelaySample| sample.values.get(name).copied();
-    let rows = last.values.keys().filter(|n| n.contains("_total")).filter_map(|name| {
-        let by = change(name, last)? - change(name, first).unwrap_or(0.0);
-        (by != 0.0).then(|| (name, by))
-    });
+    let rows = last
+        .values
+        .keys()
+        .filter(|n| n.contains("_total"))
+        .filter_map(|name| {
+            let by = change(name, last)? - change(name, first).unwrap_or(0.0);
+            (by != 0.0).then(|| (name, by))
+        });
     write!(
         s,
         "<section><details><summary>The relay's own counters, changes during the run</summary>\
          <div class=\"scroll\"><table><tbody>"
     )?;
     for (name, by) in rows {
-        write!(s, "<tr><td><code>{}</code></td><td class=\"n\">{by}</td></tr>", escape(name))?;
+        write!(
+            s,
+            "<tr><td><code>{}</code></td><td class=\"n\">{by}</td></tr>",
+            escape(name)
+        )?;
     }
     write!(s, "</tbody></table></div></details></section>")
 }
@@ -363,7 +466,10 @@ fn details(s: &mut String, r: &RunResult) -> std::fmt::Result {
         r.meta
             .generators
             .iter()
-            .map(|g| escape(&format!("{} ({} cores, {} media threads)", g.name, g.cores, g.threads)))
+            .map(|g| escape(&format!(
+                "{} ({} cores, {} media threads)",
+                g.name, g.cores, g.threads
+            )))
             .collect::<Vec<_>>()
             .join(" · "),
         escape(&toml),
@@ -410,7 +516,9 @@ mod tests {
             ..RunResult::default()
         };
         let html = render(&result);
-        assert!(!html.contains("<script") && !html.contains("http://") && !html.contains("https://"));
+        assert!(
+            !html.contains("<script") && !html.contains("http://") && !html.contains("https://")
+        );
         assert!(html.contains("&lt;script&gt;"));
     }
 }

@@ -14,13 +14,19 @@ pub fn render(result: &RunResult) -> String {
         tests += 1;
         let (suite, name) = (escape(&suite), escape(name));
         // Writing to a String cannot fail.
-        let _ = writeln!(cases, "  <testcase classname=\"{suite}\" name=\"{name}\">{inner}</testcase>");
+        let _ = writeln!(
+            cases,
+            "  <testcase classname=\"{suite}\" name=\"{name}\">{inner}</testcase>"
+        );
     };
     let outcome = result.outcome();
     if outcome == Outcome::CouldNotRun && result.not_supported.is_empty() {
         let told: Vec<String> = result.errors.keys().cloned().collect();
         errors += 1;
-        case("runs", &format!("<error message=\"{}\"/>", escape(&told.join("; "))));
+        case(
+            "runs",
+            &format!("<error message=\"{}\"/>", escape(&told.join("; "))),
+        );
     }
     if outcome != Outcome::CouldNotRun {
         if result.validity.valid() {
@@ -28,7 +34,10 @@ pub fn render(result: &RunResult) -> String {
         } else {
             errors += 1;
             let faults = result.validity.faults.join("; ");
-            case("the generator kept up", &format!("<error message=\"{}\"/>", escape(&faults)));
+            case(
+                "the generator kept up",
+                &format!("<error message=\"{}\"/>", escape(&faults)),
+            );
         }
     }
     for v in &result.verdicts {
@@ -37,10 +46,16 @@ pub fn render(result: &RunResult) -> String {
             skipped += 1;
             case(&v.target, "<skipped message=\"the run is invalid\"/>");
         } else if v.met {
-            case(&v.target, &format!("<system-out>{}</system-out>", escape(measured)));
+            case(
+                &v.target,
+                &format!("<system-out>{}</system-out>", escape(measured)),
+            );
         } else {
             failures += 1;
-            case(&v.target, &format!("<failure message=\"measured: {}\"/>", escape(measured)));
+            case(
+                &v.target,
+                &format!("<failure message=\"measured: {}\"/>", escape(measured)),
+            );
         }
     }
     for lack in &result.not_supported {

@@ -58,25 +58,45 @@ impl Plot<'_> {
         // A bound far above everything would flatten the lines.
         let bound = self.bound.as_ref().filter(|(b, _)| *b <= highest * 4.0);
         let highest = highest.max(bound.map_or(0.0, |b| b.0));
-        let top = if highest > 0.0 { nice_ceiling(highest) } else { 1.0 };
+        let top = if highest > 0.0 {
+            nice_ceiling(highest)
+        } else {
+            1.0
+        };
         let x_at = |x: f64| LEFT + x / x_max * (WIDTH - LEFT - RIGHT);
         let y_at = |y: f64| HEIGHT - BOTTOM - y / top * (HEIGHT - TOP - BOTTOM);
         let title = super::junit::escape(self.title);
         let unit = super::junit::escape(self.unit);
-        write!(s, "<figure><figcaption>{title} <span class=\"unit\">{unit}</span></figcaption>")?;
-        write!(s, "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">")?;
+        write!(
+            s,
+            "<figure><figcaption>{title} <span class=\"unit\">{unit}</span></figcaption>"
+        )?;
+        write!(
+            s,
+            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">"
+        )?;
         for (from, to) in &self.shaded {
             let (a, b) = (x_at(from.clamp(0.0, x_max)), x_at(to.clamp(0.0, x_max)));
             let (y, height) = (TOP, HEIGHT - TOP - BOTTOM);
             let width = b - a;
-            write!(s, "<rect class=\"shade\" x=\"{a:.1}\" y=\"{y}\" width=\"{width:.1}\" height=\"{height}\"/>")?;
+            write!(
+                s,
+                "<rect class=\"shade\" x=\"{a:.1}\" y=\"{y}\" width=\"{width:.1}\" height=\"{height}\"/>"
+            )?;
         }
         for n in 0..=4 {
             let value = top * f64::from(n) / 4.0;
             let (y, x2) = (y_at(value), WIDTH - RIGHT);
             let (label, at) = (short(value), LEFT - 5.0);
-            write!(s, "<line class=\"grid\" x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{x2}\" y2=\"{y:.1}\"/>")?;
-            write!(s, "<text x=\"{at}\" y=\"{:.1}\" class=\"y\">{label}</text>", y + 3.5)?;
+            write!(
+                s,
+                "<line class=\"grid\" x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{x2}\" y2=\"{y:.1}\"/>"
+            )?;
+            write!(
+                s,
+                "<text x=\"{at}\" y=\"{:.1}\" class=\"y\">{label}</text>",
+                y + 3.5
+            )?;
         }
         for (x, label) in self.x_labels(x_max) {
             let (x, y) = (x_at(x), HEIGHT - 8.0);
@@ -84,7 +104,10 @@ impl Plot<'_> {
         }
         if let Some((value, _)) = bound {
             let (y, x2) = (y_at(*value), WIDTH - RIGHT);
-            write!(s, "<line class=\"bound\" x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{x2}\" y2=\"{y:.1}\"/>")?;
+            write!(
+                s,
+                "<line class=\"bound\" x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{x2}\" y2=\"{y:.1}\"/>"
+            )?;
         }
         for (n, line) in self.lines.iter().enumerate() {
             let path = path(&line.points, x_at, y_at);
@@ -96,7 +119,11 @@ impl Plot<'_> {
             write!(s, "<span><i class=\"k{n}\"></i>{name}</span>")?;
         }
         if let Some((_, name)) = bound {
-            write!(s, "<span><i class=\"kb\"></i>{}</span>", super::junit::escape(name))?;
+            write!(
+                s,
+                "<span><i class=\"kb\"></i>{}</span>",
+                super::junit::escape(name)
+            )?;
         }
         write!(s, "</div></figure>")
     }
@@ -189,17 +216,38 @@ mod tests {
 
     #[test]
     fn axes_end_at_round_numbers() {
-        for (v, nice) in [(0.9, 1.0), (1.1, 2.0), (7.0, 8.0), (95.0, 100.0), (0.013, 0.02)] {
-            assert!((nice_ceiling(v) - nice).abs() < 1e-9, "{v}: {}", nice_ceiling(v));
+        for (v, nice) in [
+            (0.9, 1.0),
+            (1.1, 2.0),
+            (7.0, 8.0),
+            (95.0, 100.0),
+            (0.013, 0.02),
+        ] {
+            assert!(
+                (nice_ceiling(v) - nice).abs() < 1e-9,
+                "{v}: {}",
+                nice_ceiling(v)
+            );
         }
-        assert_eq!((short(0.0), short(2.5), short(1_500_000.0)), ("0".into(), "2.5".into(), "1.5M".into()));
-        assert_eq!((clock(30.0), clock(5_400.0)), ("30 s".into(), "90 min".into()));
+        assert_eq!(
+            (short(0.0), short(2.5), short(1_500_000.0)),
+            ("0".into(), "2.5".into(), "1.5M".into())
+        );
+        assert_eq!(
+            (clock(30.0), clock(5_400.0)),
+            ("30 s".into(), "90 min".into())
+        );
     }
 
     #[test]
     fn gaps_lift_the_pen_and_peaks_survive_thinning() {
         let points: Vec<(f64, Option<f64>)> = (0..6_000)
-            .map(|n| (f64::from(n), (n % 3_000 != 0).then_some(if n == 1_234 { 99.0 } else { 1.0 })))
+            .map(|n| {
+                (
+                    f64::from(n),
+                    (n % 3_000 != 0).then_some(if n == 1_234 { 99.0 } else { 1.0 }),
+                )
+            })
             .collect();
         let d = path(&points, |x| x, |y| y);
         assert!(d.contains(" 99.0") && d.matches(['M', 'L']).count() <= MAX_POINTS);

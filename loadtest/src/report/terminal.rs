@@ -162,7 +162,11 @@ pub fn summary(result: &RunResult) -> String {
 fn summarize(s: &mut String, result: &RunResult) -> std::fmt::Result {
     let figures = result.figures();
     let m = &result.meta;
-    writeln!(s, "\n{} against {}: {} clients", result.scenario.name, m.target, m.clients)?;
+    writeln!(
+        s,
+        "\n{} against {}: {} clients",
+        result.scenario.name, m.target, m.clients
+    )?;
     if result.outcome() != Outcome::CouldNotRun {
         write!(s, "\n{:<22}", "")?;
         STATISTICS.iter().try_for_each(|st| write!(s, "{st:>11}"))?;
@@ -173,7 +177,11 @@ fn summarize(s: &mut String, result: &RunResult) -> std::fmt::Result {
             }
             write!(s, "{name:<22}")?;
             for statistic in STATISTICS {
-                write!(s, "{:>11}", figure(&figures, &format!("{name}.{statistic}")))?;
+                write!(
+                    s,
+                    "{:>11}",
+                    figure(&figures, &format!("{name}.{statistic}"))
+                )?;
             }
             writeln!(s)?;
         }
@@ -184,7 +192,10 @@ fn summarize(s: &mut String, result: &RunResult) -> std::fmt::Result {
                 .collect();
             writeln!(s, "\n{group}\n  {}", told.join("   "))?;
         }
-        writeln!(s, "  (mos is estimated by ITU-T G.107, with the loss behaviour of G.711)")?;
+        writeln!(
+            s,
+            "  (mos is estimated by ITU-T G.107, with the loss behaviour of G.711)"
+        )?;
     }
     for step in &result.steps {
         let verdict = if step.passed { "held" } else { "broke" };
@@ -198,8 +209,16 @@ fn summarize(s: &mut String, result: &RunResult) -> std::fmt::Result {
     }
     writeln!(s)?;
     for v in &result.verdicts {
-        let (mark, measured) = (if v.met { "met   " } else { "MISSED" }, v.measured.as_deref());
-        writeln!(s, "{mark}  {:<38} {}", v.target, measured.unwrap_or("not measured"))?;
+        let (mark, measured) = (
+            if v.met { "met   " } else { "MISSED" },
+            v.measured.as_deref(),
+        );
+        writeln!(
+            s,
+            "{mark}  {:<38} {}",
+            v.target,
+            measured.unwrap_or("not measured")
+        )?;
     }
     for fault in &result.validity.faults {
         writeln!(s, "INVALID  {fault}")?;

@@ -43,29 +43,89 @@ pub struct Figure {
 
 /// Derived figures: name, unit, and what it is.
 pub const DERIVED: &[(&str, Unit, &str)] = &[
-    ("loss", Unit::Share, "Packets that never came, not even again."),
-    ("network_loss", Unit::Share, "Packets that did not come the first time."),
-    ("delivery", Unit::Share, "Frames received of those that were sent to slots."),
+    (
+        "loss",
+        Unit::Share,
+        "Packets that never came, not even again.",
+    ),
+    (
+        "network_loss",
+        Unit::Share,
+        "Packets that did not come the first time.",
+    ),
+    (
+        "delivery",
+        Unit::Share,
+        "Frames received of those that were sent to slots.",
+    ),
     ("audio.delivery", Unit::Share, "The same, of audio."),
     ("video.delivery", Unit::Share, "The same, of video."),
-    ("audio.concealed", Unit::Share, "Audio frames that were lost or too late to be heard."),
+    (
+        "audio.concealed",
+        Unit::Share,
+        "Audio frames that were lost or too late to be heard.",
+    ),
     ("freezes", Unit::Count, "Times that a picture stood still."),
-    ("freeze_time", Unit::Seconds, "How long pictures stood still, added up."),
+    (
+        "freeze_time",
+        Unit::Seconds,
+        "How long pictures stood still, added up.",
+    ),
     ("freeze_share", Unit::Share, "The same, of viewing time."),
     ("freeze_longest", Unit::Seconds, "The longest of them."),
-    ("mos", Unit::Score, "Estimated listening quality by ITU-T G.107, of audio."),
-    ("bitrate_in", Unit::BitsPerSecond, "RTP payload received by all clients."),
-    ("bitrate_out", Unit::BitsPerSecond, "RTP payload sent by all clients."),
-    ("packet_rate_in", Unit::PerSecond, "RTP packets received by all clients."),
-    ("packet_rate_out", Unit::PerSecond, "RTP packets sent by all clients."),
+    (
+        "mos",
+        Unit::Score,
+        "Estimated listening quality by ITU-T G.107, of audio.",
+    ),
+    (
+        "bitrate_in",
+        Unit::BitsPerSecond,
+        "RTP payload received by all clients.",
+    ),
+    (
+        "bitrate_out",
+        Unit::BitsPerSecond,
+        "RTP payload sent by all clients.",
+    ),
+    (
+        "packet_rate_in",
+        Unit::PerSecond,
+        "RTP packets received by all clients.",
+    ),
+    (
+        "packet_rate_out",
+        Unit::PerSecond,
+        "RTP packets sent by all clients.",
+    ),
     ("connected", Unit::Count, "Clients connected, at the most."),
-    ("generator.cpu", Unit::Cores, "CPU that the generator's media threads used."),
-    ("generator.cpu_per_packet", Unit::Seconds, "The same, by datagram sent or received."),
-    ("relay.dwell.p50", Unit::Seconds, "Time inside the relay, by its own metrics: upper bound of the bucket."),
+    (
+        "generator.cpu",
+        Unit::Cores,
+        "CPU that the generator's media threads used.",
+    ),
+    (
+        "generator.cpu_per_packet",
+        Unit::Seconds,
+        "The same, by datagram sent or received.",
+    ),
+    (
+        "relay.dwell.p50",
+        Unit::Seconds,
+        "Time inside the relay, by its own metrics: upper bound of the bucket.",
+    ),
     ("relay.dwell.p99", Unit::Seconds, "The same."),
     ("relay.dwell.mean", Unit::Seconds, "The same, mean."),
-    ("relay.drops", Unit::Count, "Packets that the relay says it dropped."),
-    ("relay.cpu", Unit::Cores, "CPU that the relay used, where it says."),
+    (
+        "relay.drops",
+        Unit::Count,
+        "Packets that the relay says it dropped.",
+    ),
+    (
+        "relay.cpu",
+        Unit::Cores,
+        "CPU that the relay used, where it says.",
+    ),
 ];
 
 /// Statistics of a distribution: name and quantile.
@@ -167,7 +227,9 @@ impl Figures {
     #[must_use]
     pub fn distribution(&self, name: &str) -> Option<Latencies> {
         let parts = parts_of(name)?;
-        Some(Latencies::merged(parts.iter().filter_map(|h| self.hists.get(h))))
+        Some(Latencies::merged(
+            parts.iter().filter_map(|h| self.hists.get(h)),
+        ))
     }
 
     /// A count over the whole run.
@@ -206,7 +268,11 @@ impl Figures {
         let share = |part: f64, whole: f64| (whole > 0.0).then(|| part / whole);
         let freezes = self.hists.get(&Hist::Freeze);
         let datagrams = self.measured.get(&C::DatagramsSent).copied().unwrap_or(0)
-            + self.measured.get(&C::DatagramsReceived).copied().unwrap_or(0);
+            + self
+                .measured
+                .get(&C::DatagramsReceived)
+                .copied()
+                .unwrap_or(0);
         let (audio, video) = (all(C::AudioExpected), all(C::VideoExpected));
         let sent = all(C::PacketsReceived) + all(C::Repaired) + all(C::PacketsLost);
         Some(match name {
@@ -218,10 +284,17 @@ impl Figures {
             "audio.concealed" => self.concealed(),
             "freezes" => Some(freezes.map_or(0, Latencies::count) as f64),
             "freeze_time" => Some(freezes.map_or(0.0, |f| f.sum().as_secs_f64())),
-            "freeze_longest" => Some(freezes.and_then(Latencies::max).map_or(0.0, |d| d.as_secs_f64())),
+            "freeze_longest" => Some(
+                freezes
+                    .and_then(Latencies::max)
+                    .map_or(0.0, |d| d.as_secs_f64()),
+            ),
             "freeze_share" => share(
                 freezes.map_or(0.0, |f| f.sum().as_secs_f64() * 1_000.0),
-                self.measured.get(&C::VideoShownMillis).copied().unwrap_or(0) as f64,
+                self.measured
+                    .get(&C::VideoShownMillis)
+                    .copied()
+                    .unwrap_or(0) as f64,
             ),
             "mos" => self.mos(),
             "bitrate_in" => rate(C::OctetsReceived, 8.0),
@@ -331,7 +404,10 @@ impl Relay {
         let dwell = after
             .iter()
             .map(|(bound, n)| {
-                let was = before.iter().find(|(b, _)| b == bound).map_or(0.0, |(_, n)| *n);
+                let was = before
+                    .iter()
+                    .find(|(b, _)| b == bound)
+                    .map_or(0.0, |(_, n)| *n);
                 (*bound, n - was)
             })
             .collect();
@@ -388,7 +464,12 @@ impl Unit {
             Unit::Share => format!("{:.3} %", value * 100.0),
             Unit::BitsPerSecond => scaled(
                 value,
-                &[(1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"), (1.0, "bit/s")],
+                &[
+                    (1e9, "Gbit/s"),
+                    (1e6, "Mbit/s"),
+                    (1e3, "kbit/s"),
+                    (1.0, "bit/s"),
+                ],
             ),
             Unit::Count => format!("{value:.0}"),
             Unit::PerSecond => scaled(value, &[(1e6, "M/s"), (1e3, "k/s"), (1.0, "/s")]),

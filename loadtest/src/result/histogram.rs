@@ -59,7 +59,12 @@ impl Recorder {
         };
         let buckets = h
             .iter_recorded()
-            .map(|v| (h.median_equivalent(v.value_iterated_to()), v.count_at_value()))
+            .map(|v| {
+                (
+                    h.median_equivalent(v.value_iterated_to()),
+                    v.count_at_value(),
+                )
+            })
             .collect();
         h.reset();
         Latencies { buckets }
@@ -129,7 +134,10 @@ impl Latencies {
             return;
         }
         let mut merged = Vec::with_capacity(self.buckets.len() + other.buckets.len());
-        let (mut a, mut b) = (self.buckets.iter().peekable(), other.buckets.iter().peekable());
+        let (mut a, mut b) = (
+            self.buckets.iter().peekable(),
+            other.buckets.iter().peekable(),
+        );
         while let Some((x, y)) = a.peek().copied().zip(b.peek().copied()) {
             match x.0.cmp(&y.0) {
                 std::cmp::Ordering::Less => merged.extend(a.next()),
@@ -154,7 +162,11 @@ impl Latencies {
 
     /// All of `parts` together.
     pub fn merged<'a>(parts: impl IntoIterator<Item = &'a Latencies>) -> Latencies {
-        let mut all: Vec<(u64, u64)> = parts.into_iter().flat_map(|p| &p.buckets).copied().collect();
+        let mut all: Vec<(u64, u64)> = parts
+            .into_iter()
+            .flat_map(|p| &p.buckets)
+            .copied()
+            .collect();
         all.sort_unstable_by_key(|(micros, _)| *micros);
         let mut buckets: Vec<(u64, u64)> = Vec::with_capacity(all.len());
         for (micros, n) in all {

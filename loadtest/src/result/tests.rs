@@ -57,7 +57,9 @@ fn every_figure_has_a_unit_and_every_derived_one_a_value_or_none() {
     }
     for hist in Hist::ALL {
         for statistic in ["p50", "p99.9", "max", "mean", "count"] {
-            figures.get(&format!("{}.{statistic}", hist.name())).unwrap();
+            figures
+                .get(&format!("{}.{statistic}", hist.name()))
+                .unwrap();
         }
     }
 }
@@ -97,7 +99,9 @@ fn a_generator_that_lagged_makes_the_run_invalid() {
     let mut recorder = Recorder::new();
     recorder.record_n(Duration::from_micros(50), 10_000);
     recorder.record(Duration::from_millis(500));
-    run.windows[0].hists.insert(Hist::ReceiveLag, recorder.take());
+    run.windows[0]
+        .hists
+        .insert(Hist::ReceiveLag, recorder.take());
     run.validity = judge(&run);
     assert_eq!(run.validity.faults.len(), 1, "{:?}", run.validity);
     assert_eq!(run.outcome(), Outcome::Invalid);

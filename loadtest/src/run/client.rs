@@ -98,7 +98,11 @@ impl Client {
             let ended = client.stay(stay, intended, &mut joined, &mut stop).await;
             client.close();
             if let Err(e) = ended {
-                let failure = if joined { Counter::SessionLost } else { Counter::JoinFailed };
+                let failure = if joined {
+                    Counter::SessionLost
+                } else {
+                    Counter::JoinFailed
+                };
                 setup.control().add(failure, 1);
                 setup.error(&e.to_string());
             }
@@ -117,7 +121,8 @@ impl Client {
     ) -> Result<(), ClientError> {
         let (notices, mut inbox) = unbounded_channel();
         let (key, room) = (self.key, self.plan.room);
-        self.worker.with_meter(|m| m.open(key, room, intended, notices));
+        self.worker
+            .with_meter(|m| m.open(key, room, intended, notices));
         let joining = self.join(&mut inbox);
         let mut signal = tokio::select! {
             signal = tokio::time::timeout(JOIN_TIMEOUT, joining) => {
@@ -141,10 +146,7 @@ impl Client {
     }
 
     /// Everything until media is connected and published.
-    async fn join(
-        &mut self,
-        inbox: &mut UnboundedReceiver<Notice>,
-    ) -> Result<Signal, ClientError> {
+    async fn join(&mut self, inbox: &mut UnboundedReceiver<Notice>) -> Result<Signal, ClientError> {
         let setup = Arc::clone(&self.setup);
         let (mut signal, local) = self.sign_in().await?;
         let (peer, offer, streams) = self.add_peer(local).await?;
@@ -236,7 +238,11 @@ impl Client {
         }
     }
 
-    async fn on_event(&mut self, signal: &mut Signal, event: SignalEvent) -> Result<(), ClientError> {
+    async fn on_event(
+        &mut self,
+        signal: &mut Signal,
+        event: SignalEvent,
+    ) -> Result<(), ClientError> {
         match event {
             SignalEvent::TrackPublished(track) => {
                 self.tracks.push(track);
@@ -260,7 +266,8 @@ impl Client {
                 return Err(ClientError::Ended(format!("media_closed: {reason}")));
             }
             SignalEvent::Other(message) if message["type"] == "track_blocked" => {
-                self.setup.error(&format!("track_blocked: {}", message["reason"]));
+                self.setup
+                    .error(&format!("track_blocked: {}", message["reason"]));
             }
             _ => {}
         }
@@ -286,7 +293,11 @@ impl Client {
     async fn fill_slots(&mut self, signal: &mut Signal) -> Result<(), ClientError> {
         let mut assign = BTreeMap::new();
         for track in &self.tracks {
-            if self.slots.iter().any(|s| s.track.as_deref() == Some(&track.track)) {
+            if self
+                .slots
+                .iter()
+                .any(|s| s.track.as_deref() == Some(&track.track))
+            {
                 continue;
             }
             let audio = track.source == "audio";
@@ -303,16 +314,28 @@ impl Client {
 
     /// Shows another track in one slot, if there is one that is not shown.
     async fn change_slot(&mut self, signal: &mut Signal) -> Result<(), ClientError> {
-        let shown = |t: &TrackInfo| self.slots.iter().any(|s| s.track.as_deref() == Some(&t.track));
+        let shown = |t: &TrackInfo| {
+            self.slots
+                .iter()
+                .any(|s| s.track.as_deref() == Some(&t.track))
+        };
         let hidden: Vec<&TrackInfo> = self.tracks.iter().filter(|t| !shown(t)).collect();
         let pick = self.rng.below(hidden.len() as u64) as usize;
-        let Some(track) = hidden.get(pick) else { return Ok(()) };
+        let Some(track) = hidden.get(pick) else {
+            return Ok(());
+        };
         let audio = track.source == "audio";
         let used: Vec<usize> = (0..self.slots.len())
-            .filter(|n| self.slots.get(*n).is_some_and(|s| s.audio == audio && s.track.is_some()))
+            .filter(|n| {
+                self.slots
+                    .get(*n)
+                    .is_some_and(|s| s.audio == audio && s.track.is_some())
+            })
             .collect();
         let pick = self.rng.below(used.len() as u64) as usize;
-        let Some(n) = used.get(pick).copied() else { return Ok(()) };
+        let Some(n) = used.get(pick).copied() else {
+            return Ok(());
+        };
         let assign = BTreeMap::from([(n, track.track.clone())]);
         if let Some(slot) = self.slots.get_mut(n) {
             slot.track = assign.get(&n).cloned();
@@ -332,7 +355,8 @@ impl Client {
         let mut request = vec![];
         for (n, track) in assign {
             let shows = Some(track.clone());
-            self.worker.with_meter(|m| m.assign(now, self.key, *n, shows));
+            self.worker
+                .with_meter(|m| m.assign(now, self.key, *n, shows));
             if let Some(slot) = self.slots.get(*n) {
                 request.push((slot.mid.clone(), Some(track.clone())));
             }
@@ -342,12 +366,14 @@ impl Client {
             Err(SignalError::Refused { code, .. }) if code == "no_track" => {
                 let now = self.setup.clock.now();
                 for n in assign.keys() {
-                    self.worker.with_meter(|m| m.assign(now, self.key, *n, None));
+                    self.worker
+                        .with_meter(|m| m.assign(now, self.key, *n, None));
                     if let Some(slot) = self.slots.get_mut(*n) {
                         slot.track = None;
                     }
                 }
-                self.tracks.retain(|t| !assign.values().any(|a| *a == t.track));
+                self.tracks
+                    .retain(|t| !assign.values().any(|a| *a == t.track));
                 Ok(())
             }
             Err(e) => {
@@ -379,10 +405,14 @@ impl Client {
             locals: vec![],
             seed: Rng::new(setup.seed ^ self.key.wrapping_mul(0x2545_f491_4f6c_dd1d)).next_u64(),
         };
-        let codecs: Vec<Codec> = config.send.iter().map(|s| match s {
-            SenderParams::Audio(_) => Codec::Opus,
-            SenderParams::Video(_) => Codec::Vp8,
-        }).collect();
+        let codecs: Vec<Codec> = config
+            .send
+            .iter()
+            .map(|s| match s {
+                SenderParams::Audio(_) => Codec::Opus,
+                SenderParams::Video(_) => Codec::Vp8,
+            })
+            .collect();
         let bind = Bind {
             proto: Proto::Udp,
             addr: SocketAddr::new(local.ip(), 0),
@@ -396,13 +426,18 @@ impl Client {
                 media.impair(peer, links.up, links.down, key);
             }
             let names = media.with(peer, |_, peer, _| {
-                (0..codecs.len()).filter_map(|n| peer.stream(n)).zip(codecs).collect::<Vec<_>>()
+                (0..codecs.len())
+                    .filter_map(|n| peer.stream(n))
+                    .zip(codecs)
+                    .collect::<Vec<_>>()
             });
             Ok::<_, PeerError>((peer, offer, names.unwrap_or_default()))
         });
         let (peer, offer, names) = added.await??;
         let room = self.plan.room;
-        let streams = names.into_iter().map(|(name, codec)| setup.registry.add(name, room, codec));
+        let streams = names
+            .into_iter()
+            .map(|(name, codec)| setup.registry.add(name, room, codec));
         Ok((peer, offer, streams.collect()))
     }
 
@@ -418,17 +453,21 @@ impl Client {
             let slots = media.with(peer, |_, p, _| p.slots().len()).unwrap_or(0);
             meter.accept(now, key, peer, streams, slots);
             media.accept(peer, &answer)?;
-            let states = media.with(peer, |_, p, _| p.slots().to_vec()).unwrap_or_default();
+            let states = media
+                .with(peer, |_, p, _| p.slots().to_vec())
+                .unwrap_or_default();
             Ok::<_, PeerError>(states)
         });
         let states = accepted.await??;
-        Ok(states.into_iter().map(|s| (s.mid, s.codec, s.active)).collect())
+        Ok(states
+            .into_iter()
+            .map(|s| (s.mid, s.codec, s.active))
+            .collect())
     }
 
     async fn seal_context(&self, peer: PeerId, sender: usize) -> Result<Option<u64>, ClientError> {
-        let context = self.call(move |media, _, _| {
-            media.with(peer, |_, p, _| p.seal_context(sender)).flatten()
-        });
+        let context = self
+            .call(move |media, _, _| media.with(peer, |_, p, _| p.seal_context(sender)).flatten());
         context.await
     }
 

@@ -6,12 +6,12 @@ use super::playout::Playout;
 use super::registry::{Registry, Stream};
 use crate::driver::{MediaLoop, PeerId, SocketStats};
 use crate::model::Codec;
-use crate::peer::{PeerEvent, PeerFaults, Received, ReceiveStats, RejectReason, SendStats};
+use crate::peer::{PeerEvent, PeerFaults, ReceiveStats, Received, RejectReason, SendStats};
 use crate::result::{Counter, Hist};
 use sealcast_model::Time;
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -63,8 +63,10 @@ struct Slot {
     before: Option<(String, Time)>,
     playout: Playout,
     received: ReceiveStats,
-    /// It shows whatever comes, as a player of WHEP does.
+    /// It shows whatever comes, as a player of WHEP does. Until something has, this is what and
+    /// since when.
     follows: bool,
+    awaits: Option<(Codec, Time)>,
     /// The stream that the latest frame was of.
     stream: Option<(u64, Arc<Stream>)>,
 }
@@ -147,10 +149,13 @@ impl Meter {
         self.account.record(Hist::JoinHttp, http);
     }
 
-    /// Every slot of a session shows whatever comes.
-    pub(super) fn follow(&mut self, key: u64) {
+    /// Every slot of a session shows whatever comes, of these codecs.
+    pub(super) fn follow(&mut self, now: Time, key: u64, codecs: &[Codec]) {
         if let Some(session) = self.sessions.get_mut(&key) {
-            session.slots.iter_mut().for_each(|s| s.follows = true);
+            for (slot, codec) in session.slots.iter_mut().zip(codecs) {
+                slot.follows = true;
+                slot.awaits = Some((*codec, now));
+            }
         }
     }
 
@@ -229,7 +234,10 @@ impl Meter {
             (Counter::DatagramsSent, sockets.sent - then.sent),
             (Counter::DatagramsReceived, sockets.received - then.received),
             (Counter::SendCalls, sockets.send_calls - then.send_calls),
-            (Counter::ReceiveCalls, sockets.receive_calls - then.receive_calls),
+            (
+                Counter::ReceiveCalls,
+                sockets.receive_calls - then.receive_calls,
+            ),
             (Counter::SocketDrops, sockets.overflowed - then.overflowed),
             (
                 Counter::SendErrors,
@@ -377,7 +385,10 @@ impl Session {
                 (Counter::KeyFramesSent, stats.key_frames - then.key_frames),
                 (Counter::PacketsSent, stats.packets - then.packets),
                 (Counter::OctetsSent, stats.octets - then.octets),
-                (Counter::Retransmitted, stats.retransmitted - then.retransmitted),
+                (
+                    Counter::Retransmitted,
+                    stats.retransmitted - then.retransmitted,
+                ),
                 (Counter::KeyRequests, stats.key_requests - then.key_requests),
             ] {
                 account.add(counter, n);
@@ -401,7 +412,11 @@ impl Session {
                 slot.count(account, stats);
             }
             slot.count_expected(registry, account, now, last);
-            if last && let Some(freeze) = slot.playout.frozen(now) && slot.is_video() {
+            slot.count_awaited(registry, account, now, self.room);
+            if last
+                && let Some(freeze) = slot.playout.frozen(now)
+                && slot.is_video()
+            {
                 // Senders have stopped by then; a freeze that began before counts to its end.
                 let freeze = freeze.saturating_sub(crate::schedule::DRAIN);
                 if freeze > Duration::from_millis(500) {
@@ -411,15 +426,20 @@ impl Session {
         }
         if let Some(faults) = media.with(peer, |_, p, _| p.faults()) {
             let then = std::mem::replace(&mut self.faults, faults);
-            let unparsable = |f: &PeerFaults| {
-                f.srtp_other + f.unknown_ssrc + f.malformed + f.unknown_protocol
-            };
+            let unparsable =
+                |f: &PeerFaults| f.srtp_other + f.unknown_ssrc + f.malformed + f.unknown_protocol;
             account.add(Counter::SrtpFailures, faults.srtp_auth - then.srtp_auth);
-            account.add(Counter::SrtpReplayed, faults.srtp_replayed - then.srtp_replayed);
+            account.add(
+                Counter::SrtpReplayed,
+                faults.srtp_replayed - then.srtp_replayed,
+            );
             account.add(Counter::Unparsable, unparsable(&faults) - unparsable(&then));
         }
         let lost = media.impair_stats(peer).lost;
-        account.add(Counter::ImpairLost, lost - std::mem::replace(&mut self.impaired, lost));
+        account.add(
+            Counter::ImpairLost,
+            lost - std::mem::replace(&mut self.impaired, lost),
+        );
     }
 }
 
@@ -445,7 +465,10 @@ impl Slot {
 
     /// A player's slot shows another stream from this frame on.
     fn follow(&mut self, registry: &Registry, account: &mut Account, stream: &Stream, now: Time) {
-        let Some(track) = stream.track.get() else { return };
+        let Some(track) = stream.track.get() else {
+            return;
+        };
+        self.awaits = None;
         if !self.follows || self.shows.as_ref().is_some_and(|s| s.track == *track) {
             return;
         }
@@ -467,9 +490,9 @@ impl Slot {
             Some((known, stream)) if *known == name => Some(Arc::clone(stream)),
             before => {
                 let stream = registry.stream(name)?;
-                let same_track = before
-                    .as_ref()
-                    .is_some_and(|(_, b)| b.track.get().is_some() && b.track.get() == stream.track.get());
+                let same_track = before.as_ref().is_some_and(|(_, b)| {
+                    b.track.get().is_some() && b.track.get() == stream.track.get()
+                });
                 if same_track {
                     account.add(Counter::LayerChanges, 1);
                 }
@@ -524,7 +547,11 @@ impl Slot {
 
     fn play(&mut self, account: &mut Account, frame: &Received, video: bool) {
         let played = self.playout.on_frame(frame.info.due, frame.complete);
-        let buffer = if video { Hist::VideoBuffer } else { Hist::AudioBuffer };
+        let buffer = if video {
+            Hist::VideoBuffer
+        } else {
+            Hist::AudioBuffer
+        };
         account.record(buffer, played.buffered);
         if video {
             account.add(Counter::VideoShownMillis, millis(played.gap));
@@ -537,7 +564,9 @@ impl Slot {
     }
 
     fn is_video(&self) -> bool {
-        self.stream.as_ref().is_some_and(|(_, s)| s.codec == Codec::Vp8)
+        self.stream
+            .as_ref()
+            .is_some_and(|(_, s)| s.codec == Codec::Vp8)
     }
 
     fn count(&mut self, account: &mut Account, stats: ReceiveStats) {
@@ -581,6 +610,21 @@ impl Slot {
             shown.silent = true;
             // From here on every frame of it is expected.
             (shown.first, shown.next) = (shown.sent_then, Some(shown.sent_then));
+            account.add(Counter::SilentSlots, 1);
+        }
+    }
+}
+
+impl Slot {
+    /// A player that gets nothing of a kind that its room sends.
+    fn count_awaited(&mut self, registry: &Registry, account: &mut Account, now: Time, room: u64) {
+        let Some((codec, since)) = self.awaits else {
+            return;
+        };
+        let long = now.saturating_since(since) >= SILENT_AFTER;
+        // Sent for longer than the player has been there: twice what may not have been for it.
+        if long && registry.sending(room, codec, SILENT_FRAMES * 4) {
+            self.awaits = None;
             account.add(Counter::SilentSlots, 1);
         }
     }

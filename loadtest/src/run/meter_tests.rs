@@ -45,11 +45,21 @@ fn frame(meter: &mut Meter, stream: u64, number: u64, now: u64) {
 }
 
 fn sent(meter: &Meter, stream: u64, frames: u64) {
-    meter.registry.stream(stream).unwrap().sent.store(frames, Relaxed);
+    meter
+        .registry
+        .stream(stream)
+        .unwrap()
+        .sent
+        .store(frames, Relaxed);
 }
 
 fn look(meter: &mut Meter, now: u64, last: bool) {
-    let Meter { sessions, registry, account, .. } = meter;
+    let Meter {
+        sessions,
+        registry,
+        account,
+        ..
+    } = meter;
     let session = sessions.get_mut(&KEY).unwrap();
     session.slots[0].count_expected(registry, account, at(now), last);
 }
@@ -84,7 +94,11 @@ fn the_track_before_is_no_fault_for_a_moment() {
     frame(&mut meter, 1, 1, 150);
     frame(&mut meter, 2, 7, 200);
     frame(&mut meter, 1, 2, 2_200);
-    let of = [Counter::VideoReceived, Counter::Misrouted, Counter::SlotChanges];
+    let of = [
+        Counter::VideoReceived,
+        Counter::Misrouted,
+        Counter::SlotChanges,
+    ];
     assert_eq!(counts(&mut meter, of), [2, 1, 1]);
 }
 
@@ -125,12 +139,30 @@ fn a_track_of_which_nothing_comes_is_silent_once() {
 #[test]
 fn a_player_follows_whatever_its_room_sends() {
     let mut meter = meter();
-    meter.follow(KEY);
+    meter.follow(at(5), KEY, &[Codec::Vp8]);
+    let of = [Counter::SilentSlots];
+    await_frames(&mut meter, 4_000);
+    assert_eq!(counts(&mut meter, of), [0], "nothing was sent");
+    sent(&meter, 1, 100);
+    await_frames(&mut meter, 4_000);
+    await_frames(&mut meter, 5_000);
+    assert_eq!(counts(&mut meter, of), [1]);
     frame(&mut meter, 1, 5, 50);
     frame(&mut meter, 2, 0, 100);
     frame(&mut meter, 3, 0, 150);
     let counted = counts(&mut meter, [Counter::VideoReceived, Counter::Misrouted]);
     assert_eq!(counted, [2, 1]);
+}
+
+fn await_frames(meter: &mut Meter, now: u64) {
+    let Meter {
+        sessions,
+        registry,
+        account,
+        ..
+    } = meter;
+    let session = sessions.get_mut(&KEY).unwrap();
+    session.slots[0].count_awaited(registry, account, at(now), ROOM);
 }
 
 #[test]
@@ -140,12 +172,23 @@ fn stages_of_a_join_leave_waiting_out() {
     let (dtls, srtp_profile) = ("1.3", "SRTP_AEAD_AES_256_GCM");
     meter.on_event(at(50), KEY, PeerEvent::Connected { dtls, srtp_profile });
     // Somebody publishes ten seconds later.
-    meter.registry.stream(1).unwrap().started.store(at(10_000).as_nanos(), Relaxed);
+    meter
+        .registry
+        .stream(1)
+        .unwrap()
+        .started
+        .store(at(10_000).as_nanos(), Relaxed);
     assign(&mut meter, 9_990, "TR_1");
     frame(&mut meter, 1, 0, 10_030);
     let (hists, _) = meter.account.take();
     let ms = |h: Hist| hists[&h].max().unwrap().as_millis();
-    assert_eq!((ms(Hist::JoinHttp), ms(Hist::JoinIce), ms(Hist::JoinDtls)), (5, 15, 30));
-    assert_eq!((ms(Hist::JoinFirstPacket), ms(Hist::JoinFirstFrame)), (25, 5));
+    assert_eq!(
+        (ms(Hist::JoinHttp), ms(Hist::JoinIce), ms(Hist::JoinDtls)),
+        (5, 15, 30)
+    );
+    assert_eq!(
+        (ms(Hist::JoinFirstPacket), ms(Hist::JoinFirstFrame)),
+        (25, 5)
+    );
     assert_eq!(ms(Hist::JoinTotal), 80);
 }

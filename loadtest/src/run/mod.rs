@@ -33,6 +33,7 @@ use sealcast_netsim::Rng;
 use sealcast_srtp::Backend;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -153,7 +154,11 @@ impl Setup {
     fn error(&self, text: &str) {
         let mut errors = lock(&self.errors);
         let known = errors.contains_key(text) || errors.len() < MAX_ERRORS;
-        let text = if known { text } else { "further kinds of errors" };
+        let text = if known {
+            text
+        } else {
+            "further kinds of errors"
+        };
         *errors.entry(text.to_owned()).or_default() += 1;
     }
 
@@ -188,8 +193,15 @@ pub async fn run(
     let targets = options.scenario.targets()?;
     check_files(plan.clients.len() as u64)?;
     let mut running = Running::start(options, plan, targets)?;
-    running.result.meta.target_version.clone_from(&preflight.version);
-    running.result.not_supported.clone_from(&preflight.not_supported);
+    running
+        .result
+        .meta
+        .target_version
+        .clone_from(&preflight.version);
+    running
+        .result
+        .not_supported
+        .clone_from(&preflight.not_supported);
     running.windows(on_window).await?;
     Ok(running.finish())
 }
@@ -216,6 +228,7 @@ struct Running {
     stopped_senders: bool,
     scrapes: Arc<Mutex<Vec<RelaySample>>>,
     metrics: Option<hyper::Uri>,
+    no_metrics: Arc<AtomicBool>,
     process_cpu: Duration,
     result: RunResult,
 }
@@ -227,9 +240,18 @@ impl Running {
         let ctx = PeerContext::new(clock.epoch(), Backend::AwsLcRs)?;
         let clients = plan.clients.len();
         let threads = options.threads.unwrap_or_else(|| default_threads(clients));
-        let worker = |n| Worker::spawn(&format!("media-{n}"), clock, ctx.clone(), Arc::clone(&registry));
+        let worker = |n| {
+            Worker::spawn(
+                &format!("media-{n}"),
+                clock,
+                ctx.clone(),
+                Arc::clone(&registry),
+            )
+        };
         let workers: Vec<_> = (0..threads.max(1)).map(worker).collect::<Result<_, _>>()?;
-        let wait = options.begin_at.map_or(HEAD_START, |at| at.saturating_sub(unix_now()));
+        let wait = options
+            .begin_at
+            .map_or(HEAD_START, |at| at.saturating_sub(unix_now()));
         let metrics = match &options.metrics {
             Some(url) => url.parse().ok(),
             None => http::join(&options.target, "/metrics").ok(),
@@ -292,6 +314,7 @@ impl Running {
             stopped_senders: false,
             scrapes: Arc::default(),
             metrics,
+            no_metrics: Arc::default(),
             process_cpu: usage::process_cpu(),
             result,
         })
@@ -335,8 +358,10 @@ impl Running {
     fn stop_senders(&mut self) -> Result<(), RunError> {
         self.stopped_senders = true;
         for worker in &self.workers {
-            Worker::post(worker, self.setup.clock, |media, meter, _| meter.stop_all(media))
-                .map_err(|_| RunError::ThreadGone)?;
+            Worker::post(worker, self.setup.clock, |media, meter, _| {
+                meter.stop_all(media)
+            })
+            .map_err(|_| RunError::ThreadGone)?;
         }
         Ok(())
     }
@@ -348,7 +373,8 @@ impl Running {
         last: bool,
     ) -> Result<Window, RunError> {
         // Every thread tells what it sent before any thread says what it should have received.
-        self.on_every_worker(|media, meter, _| meter.publish_sent(media)).await?;
+        self.on_every_worker(|media, meter, _| meter.publish_sent(media))
+            .await?;
         let parts = self
             .on_every_worker(move |media, meter, now| {
                 meter.harvest(now, media, last);
@@ -366,7 +392,9 @@ impl Running {
         let media: u64 = parts.iter().map(|p| p.count(Counter::CpuMicros)).sum();
         let (hists, counters) = {
             let mut control = self.setup.control();
-            let rest = u64::try_from(used.as_micros()).unwrap_or(0).saturating_sub(media);
+            let rest = u64::try_from(used.as_micros())
+                .unwrap_or(0)
+                .saturating_sub(media);
             control.add(Counter::ControlCpuMicros, rest);
             control.take()
         };
@@ -421,18 +449,32 @@ impl Running {
 
     /// Asks for the relay's metrics, without waiting for them.
     fn scrape(&self, at: Duration) {
-        let Some(uri) = self.metrics.clone() else { return };
+        // A server that has no metrics is asked once.
+        if self.no_metrics.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some(uri) = self.metrics.clone() else {
+            return;
+        };
+        let none = Arc::clone(&self.no_metrics);
         let (setup, scrapes) = (Arc::clone(&self.setup), Arc::clone(&self.scrapes));
         tokio::spawn(async move {
             let asked = setup.clock.now();
-            match setup.http.request(hyper::Method::GET, &uri, &[], Vec::new()).await {
+            match setup
+                .http
+                .request(hyper::Method::GET, &uri, &[], Vec::new())
+                .await
+            {
                 Ok(response) => {
                     let took = setup.clock.now().saturating_since(asked);
                     setup.control().record(Hist::Scrape, took);
                     let text = String::from_utf8_lossy(&response.body);
                     lock(&scrapes).push(scrape::parse(&text, millis(at)));
                 }
-                Err(e) => setup.error(&format!("metrics: {e}")),
+                Err(e) => {
+                    none.store(lock(&scrapes).is_empty(), Ordering::Relaxed);
+                    setup.error(&format!("metrics: {e}"));
+                }
             }
         });
     }
@@ -447,7 +489,13 @@ impl Running {
         let window = Duration::from_secs_f64(self.setup.scenario.window);
         let index = |d: Duration| (d.as_secs_f64() / window.as_secs_f64()).round() as usize;
         let windows = (index(step.from), index(step.to));
-        let figures = Figures::new(self.result.windows.get(windows.0..windows.1).unwrap_or_default(), &[]);
+        let figures = Figures::new(
+            self.result
+                .windows
+                .get(windows.0..windows.1)
+                .unwrap_or_default(),
+            &[],
+        );
         let verdicts: Vec<Verdict> = self.targets.iter().map(|t| t.judge(&figures)).collect();
         let passed = verdicts.iter().all(|v| v.met);
         self.result.steps.push(Step {
@@ -488,9 +536,17 @@ pub fn judge(result: &mut RunResult, targets: &[Slo]) {
         }
     }
     if let Some(ramp) = &result.scenario.ramp {
-        let good = result.steps.iter().filter(|s| s.passed).map(|s| s.load).max();
+        let good = result
+            .steps
+            .iter()
+            .filter(|s| s.passed)
+            .map(|s| s.load)
+            .max();
         result.verdicts = vec![Verdict {
-            target: format!("targets hold at a load of {}", ramp.require.unwrap_or(ramp.start)),
+            target: format!(
+                "targets hold at a load of {}",
+                ramp.require.unwrap_or(ramp.start)
+            ),
             measured: good.map(|load| format!("they hold up to {load}")),
             met: good >= Some(ramp.require.unwrap_or(ramp.start)),
         }];

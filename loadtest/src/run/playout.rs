@@ -140,7 +140,11 @@ mod tests {
         for n in 0..300u64 {
             // Everything due in these 300 ms comes at their end.
             let (due, arrives) = (n * FRAME, n * FRAME + 20);
-            let arrives = if (3_000..3_300).contains(&arrives) { 3_300 } else { arrives };
+            let arrives = if (3_000..3_300).contains(&arrives) {
+                3_300
+            } else {
+                arrives
+            };
             let played = playout.on_frame(at(due), at(arrives));
             if played.freeze {
                 freezes.push(played.gap.as_millis());

@@ -55,7 +55,9 @@ impl Preflight {
         let target = &options.target;
         let unreachable = |e| PreflightError::Unreachable(target.clone(), e);
         let uri = http::join(target, "/v1/config").map_err(unreachable)?;
-        let get = options.http.request(hyper::Method::GET, &uri, &[], Vec::new());
+        let get = options
+            .http
+            .request(hyper::Method::GET, &uri, &[], Vec::new());
         let response = get.await.map_err(unreachable)?;
         let config: Config = serde_json::from_slice(&response.body)
             .map_err(|e| PreflightError::NoRelay(target.clone(), e))?;
@@ -83,7 +85,11 @@ impl Config {
     fn missing(&self, lanes: &[Lane]) -> Vec<String> {
         let text = |lane: &Lane| {
             let offered = self.lanes.iter().any(|l| l == lane.name());
-            let who = if offered { "this generator does not drive" } else { "the relay does not offer" };
+            let who = if offered {
+                "this generator does not drive"
+            } else {
+                "the relay does not offer"
+            };
             format!("{who} the lane {:?}", lane.name())
         };
         // The generator drives media alone so far.
@@ -92,12 +98,17 @@ impl Config {
 
     fn lacks(&self, scenario: &Scenario) -> Vec<String> {
         let mut lacks = self.missing(&scenario.wants);
-        let simulcast = |r: &crate::scenario::Role| {
-            r.video.as_ref().is_some_and(|v| !v.simulcast.is_empty())
-        };
+        let simulcast =
+            |r: &crate::scenario::Role| r.video.as_ref().is_some_and(|v| !v.simulcast.is_empty());
         if scenario.roles.iter().any(simulcast) {
-            let who = if self.simulcast { "this generator does not send" } else { "the relay does not take" };
-            lacks.push(format!("{who} simulcast; video is sent in its first encoding alone"));
+            let who = if self.simulcast {
+                "this generator does not send"
+            } else {
+                "the relay does not take"
+            };
+            lacks.push(format!(
+                "{who} simulcast; video is sent in its first encoding alone"
+            ));
         }
         lacks
     }

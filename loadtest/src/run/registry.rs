@@ -51,6 +51,13 @@ impl Registry {
         streams.get(&name).cloned()
     }
 
+    /// A stream of this room and codec that has been sent for a while: what a player must get.
+    pub(super) fn sending(&self, room: u64, codec: Codec, frames: u64) -> bool {
+        let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);
+        let wanted = |s: &Arc<Stream>| s.room == room && s.codec == codec && s.sent() >= frames;
+        streams.values().any(wanted)
+    }
+
     pub(super) fn of_track(&self, track: &str) -> Option<Arc<Stream>> {
         let tracks = self.tracks.read().unwrap_or_else(PoisonError::into_inner);
         tracks.get(track).cloned()

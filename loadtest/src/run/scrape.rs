@@ -41,7 +41,9 @@ pub(super) fn parse(text: &str, at_ms: u64) -> RelaySample {
 }
 
 fn add_bucket(sample: &mut RelaySample, name: &str, labels: &BTreeMap<&str, &str>, value: f64) {
-    let Some(bound) = labels.get("le") else { return };
+    let Some(bound) = labels.get("le") else {
+        return;
+    };
     let bound = match *bound {
         "+Inf" => None,
         bound => match bound.parse::<f64>() {
@@ -105,7 +107,10 @@ mod tests {
             sealcast_dwell_seconds_bucket{shard=\"0\",source=\"audio\",le=\"0.001\"} 2\n\
             sealcast_dwell_seconds_bucket{shard=\"1\",source=\"camera\",le=\"0.001\"} 2\n";
         let sample = parse(text, 7);
-        assert_eq!(sample.values["sealcast_dropped_total{reason=\"muted\"}"], 7.0);
+        assert_eq!(
+            sample.values["sealcast_dropped_total{reason=\"muted\"}"],
+            7.0
+        );
         assert_eq!(sample.values["process_cpu_seconds_total"], 1.5);
         assert_eq!(sample.values.len(), 3, "{:?}", sample.values);
         let dwell = &sample.buckets["sealcast_dwell_seconds"];

@@ -63,7 +63,13 @@ pub(super) async fn live(
             }
             setup.control().add(Counter::JoinStarted, 1);
             let key = plan.id * 1_000_000 + (nth as u64) * 2 + n as u64;
-            let client = Client { setup: &setup, worker: &worker, whip: &whip, plan: &plan, key };
+            let client = Client {
+                setup: &setup,
+                worker: &worker,
+                whip: &whip,
+                plan: &plan,
+                key,
+            };
             let joining = tokio::time::timeout(JOIN_TIMEOUT, client.join(intended, publish));
             match joining.await.unwrap_or(Err(ClientError::Timeout)) {
                 Ok(session) => sessions.push(session),
@@ -116,7 +122,9 @@ async fn ended(sessions: &mut [Session]) -> String {
 
 fn close(setup: &Setup, worker: &Arc<Worker>, key: u64) {
     // Without its thread there is nothing to close.
-    let _ = Worker::post(worker, setup.clock, move |media, meter, now| meter.close(now, key, media));
+    let _ = Worker::post(worker, setup.clock, move |media, meter, now| {
+        meter.close(now, key, media)
+    });
 }
 
 impl Session {
@@ -127,7 +135,11 @@ impl Session {
         if !self.token.is_empty() {
             headers.push(("authorization", bearer.as_str()));
         }
-        if let Err(e) = setup.http.request(Method::DELETE, uri, &headers, Vec::new()).await {
+        if let Err(e) = setup
+            .http
+            .request(Method::DELETE, uri, &headers, Vec::new())
+            .await
+        {
             setup.error(&format!("DELETE: {e}"));
         }
     }
@@ -145,9 +157,14 @@ impl Client<'_> {
     async fn join(&self, intended: Time, publish: bool) -> Result<Session, ClientError> {
         let (setup, key, room) = (self.setup, self.key, self.plan.room);
         let (notices, mut inbox) = unbounded_channel();
-        self.worker.with_meter(|m| m.open(key, room, intended, notices));
+        self.worker
+            .with_meter(|m| m.open(key, room, intended, notices));
         let token = self.token(publish).await?;
-        let template = if publish { &self.whip.publish } else { &self.whip.play };
+        let template = if publish {
+            &self.whip.publish
+        } else {
+            &self.whip.play
+        };
         let url = template.replace("{room}", &setup.room_name(room));
         let uri: Uri = url.parse().map_err(|_| HttpError::Address(url.clone()))?;
         // Where the route to the server begins is where media must come from.
@@ -158,20 +175,31 @@ impl Client<'_> {
         if !token.is_empty() {
             headers.push(("authorization", bearer.as_str()));
         }
-        let response = setup.http.request(Method::POST, &uri, &headers, offer).await?;
-        let resource = response.location.as_deref().and_then(|l| http::resolve(&uri, l));
+        let response = setup
+            .http
+            .request(Method::POST, &uri, &headers, offer)
+            .await?;
+        let resource = response
+            .location
+            .as_deref()
+            .and_then(|l| http::resolve(&uri, l));
         let mut answer = Answer::parse(&String::from_utf8_lossy(&response.body))?;
         if let Some(media) = setup.media_address {
             answer.via(Proto::Udp, media);
         }
         for stream in &streams {
-            let kind = if stream.codec == Codec::Opus { "audio" } else { "video" };
+            let kind = if stream.codec == Codec::Opus {
+                "audio"
+            } else {
+                "video"
+            };
             setup.registry.publish(stream, &format!("{key}-{kind}"));
         }
         self.call(move |media, meter, now| {
             let slots = media.with(peer, |_, p, _| p.slots().len()).unwrap_or(0);
             meter.accept(now, key, peer, streams, slots);
-            meter.follow(key);
+            let codecs = media.with(peer, |_, p, _| p.slots().iter().map(|s| s.codec).collect());
+            meter.follow(now, key, &codecs.unwrap_or_else(Vec::new));
             media.accept(peer, &answer)
         })
         .await??;
@@ -182,7 +210,8 @@ impl Client<'_> {
                 None => return Err(ClientError::ThreadGone),
             }
         }
-        self.call(move |media, meter, now| meter.start(now, key, media)).await?;
+        self.call(move |media, meter, now| meter.start(now, key, media))
+            .await?;
         Ok(Session {
             key,
             resource,
@@ -193,7 +222,11 @@ impl Client<'_> {
 
     async fn token(&self, publish: bool) -> Result<String, ClientError> {
         let setup = self.setup;
-        let sources = if publish { vec!["audio".to_owned(), "camera".to_owned()] } else { vec![] };
+        let sources = if publish {
+            vec!["audio".to_owned(), "camera".to_owned()]
+        } else {
+            vec![]
+        };
         let wanted = Wanted {
             room: setup.room_name(self.plan.room),
             subject: format!("load-{}", self.plan.id),
@@ -216,10 +249,13 @@ impl Client<'_> {
             send.extend(role.audio.as_ref().map(|a| SenderParams::Audio(a.params())));
             send.extend(role.video.as_ref().map(|v| SenderParams::Video(v.params())));
         }
-        let codecs: Vec<Codec> = send.iter().map(|s| match s {
-            SenderParams::Audio(_) => Codec::Opus,
-            SenderParams::Video(_) => Codec::Vp8,
-        }).collect();
+        let codecs: Vec<Codec> = send
+            .iter()
+            .map(|s| match s {
+                SenderParams::Audio(_) => Codec::Opus,
+                SenderParams::Video(_) => Codec::Vp8,
+            })
+            .collect();
         // A player of WHEP gets one of each kind.
         let slots = |n: u32| usize::from(!publish && n > 0);
         let config = PeerConfig {
@@ -242,15 +278,22 @@ impl Client<'_> {
             if let Some(links) = impairment {
                 media.impair(peer, links.up, links.down, key);
             }
-            let offer = media.local(peer).map_or(offer.clone(), |at| with_candidate(&offer, at));
+            let offer = media
+                .local(peer)
+                .map_or(offer.clone(), |at| with_candidate(&offer, at));
             let names = media.with(peer, |_, peer, _| {
-                (0..codecs.len()).filter_map(|n| peer.stream(n)).zip(codecs).collect::<Vec<_>>()
+                (0..codecs.len())
+                    .filter_map(|n| peer.stream(n))
+                    .zip(codecs)
+                    .collect::<Vec<_>>()
             });
             Ok::<_, PeerError>((peer, offer, names.unwrap_or_default()))
         });
         let (peer, offer, names) = added.await??;
         let room = self.plan.room;
-        let streams = names.into_iter().map(|(name, codec)| setup.registry.add(name, room, codec));
+        let streams = names
+            .into_iter()
+            .map(|(name, codec)| setup.registry.add(name, room, codec));
         Ok((peer, offer, streams.collect()))
     }
 
@@ -288,7 +331,8 @@ mod tests {
 
     #[test]
     fn every_m_line_gets_the_candidate() {
-        let offer = "v=0\r\nm=audio 9 x 1\r\na=setup:actpass\r\nm=video 9 x 2\r\na=setup:actpass\r\n";
+        let offer =
+            "v=0\r\nm=audio 9 x 1\r\na=setup:actpass\r\nm=video 9 x 2\r\na=setup:actpass\r\n";
         let offer = with_candidate(offer, "192.0.2.1:5000".parse().unwrap());
         assert_eq!(offer.matches("192.0.2.1 5000 typ host\r\n").count(), 2);
     }
