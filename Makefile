@@ -49,6 +49,11 @@ setup-test:
 bench: setup-run ## run the packet-path benches and print figures with ratios
 	@cargo run --release --locked -p bench --bin ratio
 
+FROM ?= 200
+COUNT ?= 5000
+soak: setup-run ## simulate more seeds than CI does: make soak FROM=200 COUNT=5000
+	@cargo run --release --locked -p sealcast-tests --bin sim -- soak $(FROM) $(COUNT)
+
 clean: ## remove everything that was built
 	@cargo clean
 	@rm -rf client/dist client/wasm client/node_modules tests/browser/node_modules tests/interop/node_modules crypto/wasm/test/node_modules tests/.venv

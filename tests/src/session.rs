@@ -1,0 +1,144 @@
+//! What a model client negotiates.
+
+use crate::packet::{
+    EXT_LEVEL, EXT_MID, EXT_REPAIRED_RID, EXT_RID, EXT_SEND_TIME, EXT_TWCC, OPUS, RIDS, VP8,
+    VP8_RTX, token,
+};
+use sealcast_model::media::AnnouncedSsrc;
+use sealcast_model::{
+    Codec, CodecParams, HeaderExtension, MediaKind, ReceiveMedia, SessionMedia, SlotId, SlotMedia,
+    TrackId,
+};
+
+/// Audio slots of a session; video slots follow.
+pub const AUDIO_SLOTS: u16 = 8;
+/// MID of the microphone.
+pub const AUDIO_MID: &str = "a";
+/// MID of the camera.
+pub const VIDEO_MID: &str = "v";
+
+/// How a client is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Profile {
+    /// It sends three encodings.
+    pub simulcast: bool,
+    /// It gives transport-wide feedback.
+    pub controlled: bool,
+    /// Video slots.
+    pub video_slots: u16,
+}
+
+/// SSRC of an audio stream.
+#[must_use]
+pub fn audio_ssrc(client: u32) -> u32 {
+    0x1000_0000 + client
+}
+
+/// SSRC of an encoding.
+#[must_use]
+pub fn video_ssrc(client: u32, encoding: u32) -> u32 {
+    0x2000_0000 + client * 16 + encoding
+}
+
+/// SSRC of an encoding's retransmissions.
+#[must_use]
+pub fn repair_ssrc(client: u32, encoding: u32) -> u32 {
+    video_ssrc(client, encoding) + 8
+}
+
+/// SSRC that the relay sends a slot on.
+#[must_use]
+pub fn slot_ssrc(client: u32, slot: u16) -> u32 {
+    0x4000_0000 + client * 1_024 + u32::from(slot)
+}
+
+/// SSRC of a slot's retransmissions.
+#[must_use]
+pub fn slot_repair_ssrc(client: u32, slot: u16) -> u32 {
+    slot_ssrc(client, slot) + 512
+}
+
+/// A client's audio or video track.
+#[must_use]
+pub fn track(client: u32, audio: bool) -> TrackId {
+    TrackId(u64::from(client) * 2 + u64::from(audio))
+}
+
+fn codec(pt: u8, codec: Codec, controlled: bool) -> CodecParams {
+    let video = codec.kind() == MediaKind::Video;
+    CodecParams {
+        pt,
+        codec,
+        profile: 0,
+        rtx_pt: video.then_some(VP8_RTX),
+        nack: video,
+        pli: video,
+        fir: false,
+        transport_cc: controlled,
+        remb: false,
+    }
+}
+
+/// The result of its negotiation.
+#[must_use]
+pub fn media(client: u32, profile: Profile) -> SessionMedia {
+    let opus = codec(OPUS, Codec::Opus, profile.controlled);
+    let vp8 = codec(VP8, Codec::Vp8, profile.controlled);
+    let announced = AnnouncedSsrc {
+        ssrc: video_ssrc(client, 0),
+        rtx: Some(repair_ssrc(client, 0)),
+    };
+    let slot = |n: u16| {
+        let audio = n < AUDIO_SLOTS;
+        SlotMedia {
+            slot: SlotId(n),
+            mid: token(&format!("s{n}")),
+            kind: if audio {
+                MediaKind::Audio
+            } else {
+                MediaKind::Video
+            },
+            codecs: vec![if audio { opus.clone() } else { vp8.clone() }],
+            ssrc: slot_ssrc(client, n),
+            rtx_ssrc: (!audio).then(|| slot_repair_ssrc(client, n)),
+        }
+    };
+    SessionMedia {
+        extensions: vec![
+            (EXT_LEVEL, HeaderExtension::AudioLevel),
+            (EXT_SEND_TIME, HeaderExtension::AbsSendTime),
+            (EXT_TWCC, HeaderExtension::TransportCc),
+            (EXT_MID, HeaderExtension::Mid),
+            (EXT_RID, HeaderExtension::Rid),
+            (EXT_REPAIRED_RID, HeaderExtension::RepairedRid),
+        ],
+        extmap_allow_mixed: true,
+        receive: vec![
+            ReceiveMedia {
+                mid: token(AUDIO_MID),
+                kind: MediaKind::Audio,
+                codecs: vec![opus.clone()],
+                rids: Vec::new(),
+                ssrcs: vec![AnnouncedSsrc {
+                    ssrc: audio_ssrc(client),
+                    rtx: None,
+                }],
+            },
+            ReceiveMedia {
+                mid: token(VIDEO_MID),
+                kind: MediaKind::Video,
+                codecs: vec![vp8.clone()],
+                rids: match profile.simulcast {
+                    true => RIDS.into_iter().map(token).collect(),
+                    false => Vec::new(),
+                },
+                ssrcs: match profile.simulcast {
+                    true => Vec::new(),
+                    false => vec![announced],
+                },
+            },
+        ],
+        slots: (0..AUDIO_SLOTS + profile.video_slots).map(slot).collect(),
+        rtcp_rsize: true,
+    }
+}

@@ -1,0 +1,311 @@
+//! A model subscriber: puts frames together, asks for what is missing, and tells how packets
+//! arrive. It is written apart from the relay's own generator, so that the two do not share bugs.
+
+use crate::packet::{EXT_TWCC, NO_FRAME, Tag, VP8_RTX};
+use crate::session::{AUDIO_SLOTS, slot_repair_ssrc, slot_ssrc};
+use sealcast_media::bwe::TwccReceiver;
+use sealcast_model::{NtpClock, Time};
+use sealcast_rtp::rtcp::{Compound, Packet, Pli, ReportBlock, RtcpWriter};
+use sealcast_rtp::{NtpTime, RtpHeader, SeqExtender};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A packet is missing, not late, after this long.
+const REORDER: Duration = Duration::from_millis(6);
+/// Requests for one packet.
+const TRIES: u8 = 12;
+/// A gap is given up after this long.
+const GIVE_UP: Duration = Duration::from_millis(1_000);
+/// Without a picture for this long it asks for a key frame.
+const FROZEN: Duration = Duration::from_millis(300);
+/// Time between two such requests.
+const PLI_PAUSE: Duration = Duration::from_millis(200);
+/// Time between reports.
+const REPORT: Duration = Duration::from_millis(500);
+
+/// A frame that could be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Its last packet's tag.
+    pub tag: Tag,
+    /// When it and all it depends on were there.
+    pub at: Time,
+}
+
+#[derive(Debug, Default)]
+struct Partial {
+    got: BTreeSet<u32>,
+    depends_on: u32,
+}
+
+/// One slot's stream.
+#[derive(Debug, Default)]
+struct Slot {
+    extender: SeqExtender,
+    highest: Option<u64>,
+    missing: BTreeMap<u64, Missing>,
+    partial: BTreeMap<(u32, u32, u32), Partial>,
+    /// Whole, and waiting for what they depend on.
+    waiting: BTreeMap<(u32, u32, u32), (Tag, u32)>,
+    decodable: BTreeSet<(u32, u32, u32)>,
+    last_shown: Time,
+    last_packet: Time,
+    pli_at: Time,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Missing {
+    since: Time,
+    due: Time,
+    tries: u8,
+}
+
+/// A receiving client.
+#[derive(Debug)]
+pub struct Subscriber {
+    client: u32,
+    /// Round trip to the relay.
+    pub rtt: Duration,
+    clock: NtpClock,
+    slots: Vec<Slot>,
+    arrivals: Option<TwccReceiver>,
+    reports: BTreeMap<u32, (u32, Time)>,
+    report_at: Time,
+    /// Frames of video that could be shown.
+    pub shown: Vec<Shown>,
+    /// Audio packets that arrived, by slot.
+    pub audio: Vec<Tag>,
+    /// Bytes of packets that arrived.
+    pub bytes: u64,
+    /// Retransmissions that arrived.
+    pub repaired: u64,
+    /// Key frames asked for.
+    pub plis: u64,
+    /// Asks for a key frame as often as it can, whatever it sees.
+    pub nagging: bool,
+}
+
+impl Subscriber {
+    /// A subscriber with this many video slots.
+    #[must_use]
+    pub fn new(client: u32, video_slots: u16, controlled: bool, clock: NtpClock) -> Self {
+        Subscriber {
+            client,
+            rtt: Duration::from_millis(50),
+            clock,
+            slots: (0..AUDIO_SLOTS + video_slots)
+                .map(|_| Slot::default())
+                .collect(),
+            arrivals: controlled.then(TwccReceiver::new),
+            reports: BTreeMap::new(),
+            report_at: Time::ZERO,
+            shown: Vec::new(),
+            audio: Vec::new(),
+            bytes: 0,
+            repaired: 0,
+            plis: 0,
+            nagging: false,
+        }
+    }
+
+    /// A packet of the relay.
+    pub fn on_rtp(&mut self, now: Time, bytes: &[u8]) {
+        let Ok(header) = RtpHeader::parse(bytes) else {
+            return;
+        };
+        self.bytes += bytes.len() as u64;
+        let number = header.extension(bytes, EXT_TWCC);
+        if let (Some(arrivals), Some([a, b])) = (&mut self.arrivals, number) {
+            arrivals.on_packet(now, u16::from_be_bytes([*a, *b]));
+        }
+        let payload = header.payload(bytes);
+        if payload.is_empty() {
+            return;
+        }
+        let client = self.client;
+        let repair = header.payload_type == VP8_RTX;
+        let ssrc = |slot: u16| match repair {
+            true => slot_repair_ssrc(client, slot),
+            false => slot_ssrc(client, slot),
+        };
+        let Some(at) = (0..self.slots.len()).find(|at| ssrc(*at as u16) == header.ssrc) else {
+            return;
+        };
+        let (sequence, payload) = match (repair, payload) {
+            (true, [a, b, rest @ ..]) => (u16::from_be_bytes([*a, *b]), rest),
+            _ => (header.sequence_number, payload),
+        };
+        let Some(tag) = Tag::read(payload) else {
+            return;
+        };
+        self.repaired += u64::from(repair);
+        if at < usize::from(AUDIO_SLOTS) {
+            return self.audio.push(tag);
+        }
+        let slot = &mut self.slots[at];
+        slot.last_packet = now;
+        slot.note(now, sequence);
+        slot.collect(now, tag, &mut self.shown);
+    }
+
+    /// RTCP of the relay: sender reports, to be echoed.
+    pub fn on_rtcp(&mut self, now: Time, bytes: &[u8]) {
+        let Ok(compound) = Compound::parse(bytes) else {
+            return;
+        };
+        for packet in compound.iter().flatten() {
+            if let Packet::SenderReport(report) = packet {
+                let seen = (report.info.ntp.middle(), now);
+                self.reports.insert(report.info.ssrc, seen);
+            }
+        }
+    }
+
+    /// Writes the feedback that is due.
+    pub fn poll(&mut self, now: Time, out: &mut Vec<Vec<u8>>) {
+        let mut write = |write: &mut dyn FnMut(&mut RtcpWriter<'_>) -> bool| {
+            loop {
+                let mut bytes = vec![0; 1_200];
+                let mut writer = RtcpWriter::new(&mut bytes);
+                let more = write(&mut writer);
+                let len = writer.finish();
+                bytes.truncate(len);
+                if len > 0 {
+                    out.push(bytes);
+                }
+                if !more {
+                    break;
+                }
+            }
+        };
+        if let Some(arrivals) = &mut self.arrivals {
+            write(&mut |writer| arrivals.write_feedback(now, 1, 1, writer));
+        }
+        for (at, slot) in self.slots.iter_mut().enumerate() {
+            let ssrc = slot_ssrc(self.client, at as u16);
+            let due = slot.due(now, self.rtt);
+            for chunk in due.chunks(60) {
+                write(&mut |writer| {
+                    // 60 numbers fit 1,200 bytes however they lie.
+                    let _ = writer.nack(1, ssrc, chunk.iter().copied());
+                    false
+                });
+            }
+            if slot.wants_keyframe(now, self.nagging) {
+                self.plis += 1;
+                let pli = Pli {
+                    sender_ssrc: 1,
+                    media_ssrc: ssrc,
+                };
+                write(&mut |writer| {
+                    let _ = writer.pli(pli);
+                    false
+                });
+            }
+        }
+        if now >= self.report_at {
+            self.report_at = now + REPORT;
+            let clock = self.clock;
+            let blocks: Vec<_> = self
+                .reports
+                .iter()
+                .map(|(ssrc, (last_sr, at))| ReportBlock {
+                    ssrc: *ssrc,
+                    last_sr: *last_sr,
+                    delay_since_last_sr: NtpTime(clock.at(now))
+                        .middle()
+                        .wrapping_sub(NtpTime(clock.at(*at)).middle()),
+                    ..ReportBlock::default()
+                })
+                .collect();
+            for blocks in blocks.chunks(31) {
+                write(&mut |writer| {
+                    let _ = writer.receiver_report(1, blocks);
+                    false
+                });
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn note(&mut self, now: Time, sequence: u16) {
+        let number = self.extender.extend(sequence);
+        self.missing.remove(&number);
+        let highest = *self.highest.get_or_insert(number);
+        for missing in highest + 1..number {
+            let entry = Missing {
+                since: now,
+                due: now + REORDER,
+                tries: 0,
+            };
+            self.missing.insert(missing, entry);
+        }
+        self.highest = Some(highest.max(number));
+    }
+
+    /// Numbers to ask for now.
+    fn due(&mut self, now: Time, rtt: Duration) -> Vec<u16> {
+        self.missing
+            .retain(|_, m| m.tries < TRIES && now - m.since < GIVE_UP);
+        let mut due = Vec::new();
+        for (number, missing) in &mut self.missing {
+            if missing.due <= now {
+                missing.tries += 1;
+                missing.due = now + rtt + REORDER;
+                due.push(*number as u16);
+            }
+        }
+        due
+    }
+
+    fn collect(&mut self, now: Time, tag: Tag, shown: &mut Vec<Shown>) {
+        let id = (tag.publisher, tag.encoding, tag.frame);
+        if self.decodable.contains(&id) || self.waiting.contains_key(&id) {
+            return;
+        }
+        let partial = self.partial.entry(id).or_default();
+        partial.depends_on = tag.depends_on;
+        partial.got.insert(tag.packet);
+        if partial.got.len() < tag.packets as usize {
+            return;
+        }
+        self.partial.remove(&id);
+        self.waiting.insert(id, (tag, tag.depends_on));
+        while let Some(id) = self.next_decodable() {
+            let Some((tag, _)) = self.waiting.remove(&id) else {
+                break;
+            };
+            self.decodable.insert(id);
+            self.last_shown = now;
+            shown.push(Shown { tag, at: now });
+        }
+        // What is far behind will not come.
+        let floor = tag.frame.saturating_sub(300);
+        let stale =
+            |id: &(u32, u32, u32)| (id.0, id.1) == (tag.publisher, tag.encoding) && id.2 < floor;
+        self.partial.retain(|id, _| !stale(id));
+        self.waiting.retain(|id, _| !stale(id));
+        self.decodable.retain(|id| !stale(id));
+    }
+
+    fn next_decodable(&self) -> Option<(u32, u32, u32)> {
+        let ready = |id: &(u32, u32, u32), on: u32| {
+            on == NO_FRAME || self.decodable.contains(&(id.0, id.1, on))
+        };
+        self.waiting
+            .iter()
+            .find(|(id, (_, on))| ready(id, *on))
+            .map(|(id, _)| *id)
+    }
+
+    fn wants_keyframe(&mut self, now: Time, nagging: bool) -> bool {
+        let receiving = self.highest.is_some() && now - self.last_packet < FROZEN;
+        let frozen = nagging || now - self.last_shown > FROZEN;
+        let wants = receiving && frozen && now >= self.pli_at;
+        if wants {
+            self.pli_at = now + PLI_PAUSE;
+        }
+        wants
+    }
+}
