@@ -192,14 +192,14 @@ fn meddle(
     let n = count.fetch_add(1, Ordering::Relaxed) + 1;
     match fault {
         Fault::None => Some(now),
-        Fault::Drop if n % 100 == 0 => {
+        Fault::Drop if n.is_multiple_of(100) => {
             made.fetch_add(1, Ordering::Relaxed);
             None
         }
         Fault::Drop => Some(now),
         Fault::Delay(d) => Some(now + d),
         Fault::Corrupt => {
-            if n % 10_000 == 0 {
+            if n.is_multiple_of(10_000) {
                 made.fetch_add(1, Ordering::Relaxed);
                 packet[packet.len() / 2] ^= 0x10;
             }

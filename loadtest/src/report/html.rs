@@ -437,7 +437,7 @@ fn relay(s: &mut String, r: &RunResult) -> std::fmt::Result {
         .filter(|n| n.contains("_total"))
         .filter_map(|name| {
             let by = change(name, last)? - change(name, first).unwrap_or(0.0);
-            (by != 0.0).then(|| (name, by))
+            (by != 0.0).then_some((name, by))
         });
     write!(
         s,

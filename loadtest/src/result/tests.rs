@@ -46,7 +46,7 @@ fn latencies_are_of_what_was_measured_and_joins_of_the_whole_run() {
 #[test]
 fn every_figure_has_a_unit_and_every_derived_one_a_value_or_none() {
     let figures = Figures::new(&[window(Phase::Measure, 20)], &[]);
-    for (name, unit, _) in figures::DERIVED {
+    for (name, unit, _) in DERIVED {
         if let Some(figure) = figures.get(name).unwrap() {
             assert_eq!(figure.unit, *unit);
         }
@@ -74,7 +74,7 @@ fn the_relay_is_measured_between_samples() {
             ("process_cpu_seconds_total".to_owned(), cpu),
         ]),
         buckets: BTreeMap::from([(
-            figures::DWELL.to_owned(),
+            DWELL.to_owned(),
             vec![(Some(0.0005), n), (Some(0.001), n * 1.9), (None, n * 2.0)],
         )]),
     };

@@ -170,12 +170,10 @@ impl Client {
             setup.registry.publish(stream, &track);
         }
         self.fill_slots(&mut signal).await?;
-        loop {
-            match inbox.recv().await {
-                Some(Notice::Connected) => return Ok(signal),
-                Some(Notice::Ended(why)) => return Err(ClientError::Ended(why)),
-                None => return Err(ClientError::ThreadGone),
-            }
+        match inbox.recv().await {
+            Some(Notice::Connected) => Ok(signal),
+            Some(Notice::Ended(why)) => Err(ClientError::Ended(why)),
+            None => Err(ClientError::ThreadGone),
         }
     }
 

@@ -2,11 +2,11 @@
 //! window ends.
 
 use super::account::Account;
-use super::playout::Playout;
 use super::registry::{Registry, Stream};
+use super::slot::{CHANGE_GRACE, Slot};
 use crate::driver::{MediaLoop, PeerId, SocketStats};
 use crate::model::Codec;
-use crate::peer::{PeerEvent, PeerFaults, ReceiveStats, Received, RejectReason, SendStats};
+use crate::peer::{PeerEvent, PeerFaults, Received, RejectReason, SendStats};
 use crate::result::{Counter, Hist};
 use sealcast_model::Time;
 use std::collections::HashMap;
@@ -14,13 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
-
-/// Frames of the track that a slot showed before are no fault for this long after a change.
-const CHANGE_GRACE: Duration = Duration::from_secs(2);
-/// A track of which nothing came for this long, though it was sent, is silent.
-const SILENT_AFTER: Duration = Duration::from_secs(3);
-/// And if at least this many frames of it were sent.
-const SILENT_FRAMES: u64 = 25;
 
 /// What a client's task is told of its media session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,40 +46,6 @@ struct Session {
     impaired: u64,
     ended: bool,
     notices: UnboundedSender<Notice>,
-}
-
-/// One slot.
-#[derive(Default)]
-struct Slot {
-    shows: Option<Shown>,
-    /// The track before, and until when its frames are no fault.
-    before: Option<(String, Time)>,
-    playout: Playout,
-    received: ReceiveStats,
-    /// It shows whatever comes, as a player of WHEP does. Until something has, this is what and
-    /// since when.
-    follows: bool,
-    awaits: Option<(Codec, Time)>,
-    /// The stream that the latest frame was of.
-    stream: Option<(u64, Arc<Stream>)>,
-}
-
-/// A track in a slot.
-struct Shown {
-    track: String,
-    since: Time,
-    /// A change of tracks whose first frame has not come.
-    changing: bool,
-    /// Frames sent when it was assigned.
-    sent_then: u64,
-    /// The first frame to expect, and the next: `None` before the first arrived.
-    first: u64,
-    next: Option<u64>,
-    /// The highest frame received.
-    highest: u64,
-    /// Frames sent as of the window before: what was sent since may still be on its way.
-    sent_before: u64,
-    silent: bool,
 }
 
 impl Meter {
@@ -443,216 +402,8 @@ impl Session {
     }
 }
 
-impl Slot {
-    fn show(&mut self, registry: &Registry, now: Time, track: Option<String>) {
-        let changing = self.before.is_some();
-        self.playout = Playout::default();
-        self.shows = track.map(|track| {
-            let sent = registry.of_track(&track).map_or(0, |s| s.sent());
-            Shown {
-                track,
-                since: now,
-                changing,
-                sent_then: sent,
-                first: 0,
-                next: None,
-                highest: 0,
-                sent_before: sent,
-                silent: false,
-            }
-        });
-    }
-
-    /// A player's slot shows another stream from this frame on.
-    fn follow(&mut self, registry: &Registry, account: &mut Account, stream: &Stream, now: Time) {
-        let Some(track) = stream.track.get() else {
-            return;
-        };
-        self.awaits = None;
-        if !self.follows || self.shows.as_ref().is_some_and(|s| s.track == *track) {
-            return;
-        }
-        if let Some(before) = self.shows.take() {
-            before.settle(account, Some(stream.codec));
-        }
-        self.show(registry, now, Some(track.clone()));
-    }
-
-    /// The stream of a frame; `None` if it is nobody's of this run.
-    fn stream_of(
-        &mut self,
-        registry: &Registry,
-        account: &mut Account,
-        frame: &Received,
-    ) -> Option<Arc<Stream>> {
-        let name = frame.info.stream;
-        match &self.stream {
-            Some((known, stream)) if *known == name => Some(Arc::clone(stream)),
-            before => {
-                let stream = registry.stream(name)?;
-                let same_track = before.as_ref().is_some_and(|(_, b)| {
-                    b.track.get().is_some() && b.track.get() == stream.track.get()
-                });
-                if same_track {
-                    account.add(Counter::LayerChanges, 1);
-                }
-                self.stream = Some((name, Arc::clone(&stream)));
-                Some(stream)
-            }
-        }
-    }
-
-    /// The slot shows this stream's track, or did until a moment ago.
-    fn expects(&self, stream: &Stream, now: Time) -> bool {
-        let Some(track) = stream.track.get() else {
-            return true; // Its publisher has not been told its id yet.
-        };
-        self.shows.as_ref().is_some_and(|s| s.track == *track)
-            || self
-                .before
-                .as_ref()
-                .is_some_and(|(before, until)| before == track && now <= *until)
-    }
-
-    /// Counts a frame of the track that the slot shows. False for one of the track before.
-    fn on_received(
-        &mut self,
-        account: &mut Account,
-        stream: &Stream,
-        frame: &Received,
-        received: Counter,
-    ) -> bool {
-        let Some(shown) = &mut self.shows else {
-            return false;
-        };
-        if stream.track.get().is_some_and(|t| *t != shown.track) {
-            return false;
-        }
-        let number = frame.info.number;
-        // What was sent before the first frame that arrived was not meant for this slot.
-        if shown.next.is_none() {
-            (shown.first, shown.next) = (number, Some(number));
-        }
-        if number >= shown.first {
-            account.add(received, 1);
-        }
-        shown.highest = shown.highest.max(number);
-        if shown.changing && frame.decodable {
-            shown.changing = false;
-            let waited = frame.complete.saturating_since(shown.since);
-            account.record(Hist::SlotChange, waited);
-        }
-        true
-    }
-
-    fn play(&mut self, account: &mut Account, frame: &Received, video: bool) {
-        let played = self.playout.on_frame(frame.info.due, frame.complete);
-        let buffer = if video {
-            Hist::VideoBuffer
-        } else {
-            Hist::AudioBuffer
-        };
-        account.record(buffer, played.buffered);
-        if video {
-            account.add(Counter::VideoShownMillis, millis(played.gap));
-            if played.freeze {
-                account.record(Hist::Freeze, played.gap);
-            }
-        } else if played.late {
-            account.add(Counter::AudioLate, 1);
-        }
-    }
-
-    fn is_video(&self) -> bool {
-        self.stream
-            .as_ref()
-            .is_some_and(|(_, s)| s.codec == Codec::Vp8)
-    }
-
-    fn count(&mut self, account: &mut Account, stats: ReceiveStats) {
-        let then = std::mem::replace(&mut self.received, stats);
-        let (d, t) = (stats.depacketizer, then.depacketizer);
-        for (counter, n) in [
-            (Counter::PacketsReceived, stats.packets - then.packets),
-            (Counter::OctetsReceived, stats.octets - then.octets),
-            (Counter::Repaired, stats.repaired - then.repaired),
-            (Counter::Nacks, stats.nacks - then.nacks),
-            (Counter::Plis, stats.plis - then.plis),
-            (Counter::PacketsLost, d.lost - t.lost),
-            (Counter::PacketsLate, d.late - t.late),
-            (Counter::FramesBroken, d.broken - t.broken),
-        ] {
-            account.add(counter, n);
-        }
-    }
-
-    fn count_expected(
-        &mut self,
-        registry: &Registry,
-        account: &mut Account,
-        now: Time,
-        last: bool,
-    ) {
-        let Some(shown) = &mut self.shows else { return };
-        let Some(stream) = registry.of_track(&shown.track) else {
-            return;
-        };
-        let sent = stream.sent();
-        let certain = if last { sent } else { shown.sent_before };
-        shown.sent_before = sent;
-        if let Some(next) = &mut shown.next {
-            account.add(expected(stream.codec), certain.saturating_sub(*next));
-            *next = certain.max(*next);
-        } else if !shown.silent
-            && now.saturating_since(shown.since) >= SILENT_AFTER
-            && sent.saturating_sub(shown.sent_then) >= SILENT_FRAMES
-        {
-            shown.silent = true;
-            // From here on every frame of it is expected.
-            (shown.first, shown.next) = (shown.sent_then, Some(shown.sent_then));
-            account.add(Counter::SilentSlots, 1);
-        }
-    }
-}
-
-impl Slot {
-    /// A player that gets nothing of a kind that its room sends.
-    fn count_awaited(&mut self, registry: &Registry, account: &mut Account, now: Time, room: u64) {
-        let Some((codec, since)) = self.awaits else {
-            return;
-        };
-        let long = now.saturating_since(since) >= SILENT_AFTER;
-        // Sent for longer than the player has been there: twice what may not have been for it.
-        if long && registry.sending(room, codec, SILENT_FRAMES * 4) {
-            self.awaits = None;
-            account.add(Counter::SilentSlots, 1);
-        }
-    }
-}
-
-impl Shown {
-    /// The slot shows it no longer: what came was expected, what may be in flight was not.
-    fn settle(&self, account: &mut Account, codec: Option<Codec>) {
-        if let (Some(next), Some(codec)) = (self.next, codec) {
-            let seen = (self.highest + 1).saturating_sub(next);
-            account.add(expected(codec), seen);
-        }
-    }
-}
-
-fn expected(codec: Codec) -> Counter {
-    match codec {
-        Codec::Opus => Counter::AudioExpected,
-        Codec::Vp8 => Counter::VideoExpected,
-    }
-}
-
 fn micros(d: Duration) -> u64 {
     u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn millis(d: Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod playout;
 mod preflight;
 mod registry;
 mod scrape;
+mod slot;
 mod usage;
 mod whip;
 mod worker;

@@ -203,12 +203,10 @@ impl Client<'_> {
             media.accept(peer, &answer)
         })
         .await??;
-        loop {
-            match inbox.recv().await {
-                Some(Notice::Connected) => break,
-                Some(Notice::Ended(why)) => return Err(ClientError::Ended(why)),
-                None => return Err(ClientError::ThreadGone),
-            }
+        match inbox.recv().await {
+            Some(Notice::Connected) => {}
+            Some(Notice::Ended(why)) => return Err(ClientError::Ended(why)),
+            None => return Err(ClientError::ThreadGone),
         }
         self.call(move |media, meter, now| meter.start(now, key, media))
             .await?;
