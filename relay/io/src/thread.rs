@@ -75,6 +75,20 @@ struct Waker {
     set: AtomicBool,
 }
 
+impl Waker {
+    /// Takes the wake-up. What was queued before any wake-up that is not signalled after this
+    /// call is visible to the caller.
+    ///
+    /// The event is cleared before the flag. The other way round, a wake-up in between would have
+    /// its event cleared and its flag kept, and no later one would be signalled.
+    fn take(&self) {
+        self.event.clear();
+        // An exchange and not a store: it reads what a waker that saw the flag set has written,
+        // and so sees what that waker had queued.
+        self.set.swap(false, Ordering::AcqRel);
+    }
+}
+
 impl Wake for Waker {
     fn wake(&self) {
         if !self.set.swap(true, Ordering::AcqRel) {
@@ -326,9 +340,8 @@ impl ShardIo {
 
     /// Carries out what the control plane asks for.
     fn take_commands(&mut self, now: Time) {
-        // Cleared before looking, so that a command queued after the look wakes again.
-        self.waker.set.store(false, Ordering::Release);
-        self.waker.event.clear();
+        // Taken before looking, so that a command queued after the look wakes again.
+        self.waker.take();
         for _ in 0..COMMANDS_PER_TURN {
             if !self.shard.takes_commands() {
                 self.commands_wait = true;
@@ -436,5 +449,54 @@ impl ShardThread {
     pub fn join(self) -> io::Result<()> {
         let panicked = |_| Err(io::Error::other("a shard's thread panicked"));
         self.thread.join().unwrap_or_else(panicked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+    use std::time::Duration;
+
+    /// Far longer than a wake-up takes on any machine: only a lost one waits for it.
+    const LOST: Duration = Duration::from_secs(20);
+    const WAKE_UPS: u32 = 100_000;
+
+    /// One command at a time, so that a single lost wake-up is a stop for good.
+    #[test]
+    fn no_wake_up_is_lost() {
+        let waker = Arc::new(Waker {
+            event: EventFd::new().unwrap(),
+            set: AtomicBool::new(false),
+        });
+        let queued = Arc::new(AtomicU32::new(0));
+        let taken = Arc::new(AtomicU32::new(0));
+        let producer = std::thread::spawn({
+            let (waker, queued, taken) = (waker.clone(), queued.clone(), taken.clone());
+            move || {
+                for n in 1..=WAKE_UPS {
+                    queued.store(n, Ordering::Relaxed);
+                    waker.wake();
+                    while taken.load(Ordering::Relaxed) < n {
+                        std::hint::spin_loop();
+                    }
+                }
+            }
+        });
+        let mut epoll = Epoll::new().unwrap();
+        epoll.add(&waker.event, WAKER).unwrap();
+        while taken.load(Ordering::Relaxed) < WAKE_UPS {
+            epoll.wait(Some(LOST)).unwrap();
+            if epoll.ready() == 0 {
+                // Lets the producer end as well.
+                taken.store(u32::MAX, Ordering::Relaxed);
+                break;
+            }
+            waker.take();
+            taken.store(queued.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        let last = taken.load(Ordering::Relaxed);
+        producer.join().unwrap();
+        assert_eq!(last, WAKE_UPS, "a wake-up was lost");
     }
 }
