@@ -61,7 +61,10 @@ fn accept(
         pli: video && offer.has_feedback(pt, "nack pli"),
         fir: video && offer.has_feedback(pt, "ccm fir"),
         transport_cc: policy.transport_cc && offer.has_feedback(pt, "transport-cc"),
-        remb: false,
+        // The fallback of those who know no other.
+        remb: policy.transport_cc
+            && offer.has_feedback(pt, "goog-remb")
+            && !offer.has_feedback(pt, "transport-cc"),
     })
 }
 
@@ -157,6 +160,7 @@ pub(super) fn answer(
             (params.nack, "nack"),
             (params.pli, "nack pli"),
             (params.transport_cc, "transport-cc"),
+            (params.remb, "goog-remb"),
         ] {
             if negotiated {
                 section.feedback.push((Some(pt), value.to_owned()));

@@ -117,6 +117,8 @@ fn plan_media(
     if direction == Direction::RecvOnly {
         // One codec per sending m-line: what a subscriber must be able to take is then certain.
         codecs.truncate(1);
+        // The relay takes REMB from receivers, and gives none.
+        codecs.iter_mut().for_each(|codec| codec.remb = false);
     }
     Ok(match (offered.kind(), codecs.is_empty()) {
         (Some(kind), false) => Section::Media(MediaPlan {

@@ -256,6 +256,23 @@ fn feedback_is_what_policy_and_offer_share() {
         assert!(text.contains(present), "{present}\n{text}");
     }
     assert!(!text.contains("goog-remb"));
+    // REMB is for receivers that offer nothing better.
+    let all = |role: Role| {
+        let mut next = 1..;
+        let mut next = || next.next().unwrap();
+        let offer = offer("aiortc");
+        let found = negotiate(&offer, &everything(), role, &local(), None, &mut next).unwrap();
+        let receive = found.media.receive.into_iter().flat_map(|m| m.codecs);
+        let slots = found.media.slots.into_iter().flat_map(|m| m.codecs);
+        (
+            receive.map(|c| c.remb).collect::<Vec<_>>(),
+            slots.map(|c| c.remb).collect::<Vec<_>>(),
+        )
+    };
+    let (sending, _) = all(Role::Publisher);
+    assert!(!sending.is_empty() && sending.iter().all(|remb| !remb));
+    let (_, slots) = all(Role::Player);
+    assert!(slots.iter().any(|remb| *remb));
     // werift offers no FIR.
     let n = run(&offer("werift"), &policy(), None).unwrap();
     assert!(n.media.receive[0].codecs[0].pli && !n.media.receive[0].codecs[0].fir);
