@@ -72,7 +72,9 @@ pub struct Publisher {
     pub audio: bool,
     /// Requests for key frames, with their times.
     pub key_requests: Vec<(Time, u32)>,
-    /// Packets sent again, and sent for the first time, of video.
+    /// Every frame: encoding, number, time of capture.
+    pub frames: Vec<(u32, u32, Time)>,
+    /// Packets of video sent again.
     pub repaired: u64,
     /// Video packets sent for the first time.
     pub sent: u64,
@@ -107,6 +109,7 @@ impl Publisher {
             video: true,
             audio: true,
             key_requests: Vec::new(),
+            frames: Vec::new(),
             repaired: 0,
             sent: 0,
         }
@@ -190,6 +193,7 @@ impl Publisher {
         let encoding = &mut self.encodings[at];
         let key = std::mem::take(&mut encoding.key_wanted) || encoding.base == NO_FRAME;
         let frame = encoding.frame;
+        self.frames.push((encoding.index, frame, now));
         encoding.frame += 1;
         encoding.counter += 1;
         let upper = picture.temporal && !key && frame % 2 == 1;

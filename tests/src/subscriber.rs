@@ -71,8 +71,12 @@ pub struct Subscriber {
     arrivals: Option<TwccReceiver>,
     reports: BTreeMap<u32, (u32, Time)>,
     report_at: Time,
+    /// Frames of video that came whole, whatever became of those they depend on.
+    pub whole: Vec<Shown>,
     /// Frames of video that could be shown.
     pub shown: Vec<Shown>,
+    /// Every media packet of video, retransmissions left out: arrival, and time since capture.
+    pub delays: Vec<(Time, Duration)>,
     /// Audio packets that arrived, by slot.
     pub audio: Vec<Tag>,
     /// Bytes of packets that arrived.
@@ -99,7 +103,9 @@ impl Subscriber {
             arrivals: controlled.then(TwccReceiver::new),
             reports: BTreeMap::new(),
             report_at: Time::ZERO,
+            whole: Vec::new(),
             shown: Vec::new(),
+            delays: Vec::new(),
             audio: Vec::new(),
             bytes: 0,
             repaired: 0,
@@ -142,10 +148,13 @@ impl Subscriber {
         if at < usize::from(AUDIO_SLOTS) {
             return self.audio.push(tag);
         }
+        if !repair {
+            self.delays.push((now, now - tag.captured_at()));
+        }
         let slot = &mut self.slots[at];
         slot.last_packet = now;
         slot.note(now, sequence);
-        slot.collect(now, tag, &mut self.shown);
+        slot.collect(now, tag, &mut self.whole, &mut self.shown);
     }
 
     /// RTCP of the relay: sender reports, to be echoed.
@@ -259,7 +268,7 @@ impl Slot {
         due
     }
 
-    fn collect(&mut self, now: Time, tag: Tag, shown: &mut Vec<Shown>) {
+    fn collect(&mut self, now: Time, tag: Tag, whole: &mut Vec<Shown>, shown: &mut Vec<Shown>) {
         let id = (tag.publisher, tag.encoding, tag.frame);
         if self.decodable.contains(&id) || self.waiting.contains_key(&id) {
             return;
@@ -271,6 +280,7 @@ impl Slot {
             return;
         }
         self.partial.remove(&id);
+        whole.push(Shown { tag, at: now });
         self.waiting.insert(id, (tag, tag.depends_on));
         while let Some(id) = self.next_decodable() {
             let Some((tag, _)) = self.waiting.remove(&id) else {

@@ -1,7 +1,7 @@
 //! The path to one subscriber: numbers of its packets, its estimate, and who gets which part.
 
-use crate::bwe::{Allocator, Estimator, EstimatorConfig, ProbeCluster, SentPacket};
-use crate::limits::FEEDBACK_WANTED;
+use crate::bwe::{Allocator, Estimator, EstimatorConfig, ProbeCluster, SentPacket, Usage};
+use crate::limits::{FEEDBACK_WANTED, STARTING};
 use crate::meter::WIRE_OVERHEAD;
 use sealcast_model::{SessionMedia, Time};
 use std::time::Duration;
@@ -144,7 +144,15 @@ impl Control {
         if !self.heard && waited > FEEDBACK_WANTED {
             return u64::MAX;
         }
-        self.estimator.sending_rate(now)
+        // Not the sending rate, which is lower while a queue drains: going down a layer drains it
+        // too, and pausing everything for that would be worse than the queue.
+        self.estimator.estimate()
+    }
+
+    /// Whether the path is new, and nothing speaks against what is sent.
+    pub(crate) fn is_starting(&self, now: Time) -> bool {
+        let new = self.first_sent.is_none_or(|first| now - first < STARTING);
+        new && self.estimator.usage() != Usage::Over && self.estimator.remb().is_none()
     }
 
     /// Gives the cluster under way up: there is nothing to pad.

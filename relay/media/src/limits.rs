@@ -107,6 +107,10 @@ pub const LOUDEST: usize = 8;
 /// on costs a key frame and half a second, so it does not follow every change of a window.
 pub const ENCODING_UNWANTED: Duration = Duration::from_secs(5);
 
+/// A path is new for this long after the first packet: two probes' time over any but satellite
+/// paths. Until then its subscriber gets the smallest encodings, and single ones whole.
+pub const STARTING: Duration = Duration::from_millis(1_000);
+
 /// Padding packets sent in one turn of a probe: two milliseconds of 50 Mbit/s.
 pub const PADDING_PER_TURN: usize = 64;
 

@@ -101,6 +101,8 @@ pub(crate) struct Held {
     pub(crate) framing: u8,
     /// Index of its codec in the publisher's m-line.
     pub(crate) codec: u8,
+    /// When it was forwarded.
+    pub(crate) forwarded: Time,
 }
 
 impl RtpStream {

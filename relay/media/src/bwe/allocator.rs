@@ -369,6 +369,8 @@ impl Entry {
     fn is_lowered_by(&self, decision: Decision) -> bool {
         match (self.decision, decision) {
             (Decision::Send { layer: before }, Decision::Send { layer }) => layer < before,
+            // One that was never sent has not shown that it does not fit.
+            (Decision::Unwanted, _) => false,
             (_, Decision::Paused | Decision::DiagnosticPaused) => true,
             _ => false,
         }

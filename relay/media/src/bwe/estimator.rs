@@ -129,6 +129,12 @@ impl Estimator {
         ((self.estimate() as f64 * share) as u64).max(self.config.min)
     }
 
+    /// What the receiver's own estimate was last said to be, bits per second.
+    #[must_use]
+    pub fn remb(&self) -> Option<u64> {
+        self.remb
+    }
+
     /// Smoothed round trip; `None` before feedback told.
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {

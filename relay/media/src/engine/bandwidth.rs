@@ -129,11 +129,19 @@ impl Engine {
                 None => control.allocator.remove(RequestId(at)),
             }
         }
-        control.estimator.set_demand(control.allocator.demand());
-        control.allocator.allocate(now, available, |_| ());
+        // What is asked for must be found with the allocator's margin to spare.
+        let demand = control.allocator.demand();
+        control
+            .estimator
+            .set_demand(demand.saturating_add(demand / 4));
         let mut grants = std::mem::take(&mut self.grants);
+        // At first nothing is known of the path. What flows, and the first probes, tell.
+        let settled = !control.is_starting(now);
+        if settled {
+            control.allocator.allocate(now, available, |_| ());
+        }
         for (at, subscription) in slots() {
-            let Some(subscription) = subscription else {
+            let Some(subscription) = subscription.filter(|_| settled) else {
                 continue;
             };
             if let Some((wish, decision)) = control.allocator.get(RequestId(at)) {

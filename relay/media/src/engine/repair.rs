@@ -173,6 +173,7 @@ impl Engine {
                 len: packet.len,
                 framing: packet.framing,
                 codec: packet.codec,
+                forwarded: now,
             };
             history.insert(now, sequence, PACKET_SLOT as u32, held, |held| {
                 pool.release(held.buf)
@@ -315,6 +316,13 @@ impl Engine {
             .and_then(|track| self.tracks.get(track))
             .filter(|t| !t.muted)
             .ok_or(None)?;
+        // No receiver misses what was sent less than a round trip ago: it was asked for before it
+        // came, as is what was lost on its way to the relay.
+        if let Some(rtt) = receiver.round_trip
+            && now - held.forwarded < rtt * 3 / 4
+        {
+            return Err(Some(RtxRefusal::TooSoon));
+        }
 
         let payload_type = sub.payload_types.rtx(held.codec).ok_or(None)?;
         let sequence = self.prng.next_u32() as u16;
