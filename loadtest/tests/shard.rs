@@ -472,7 +472,10 @@ fn a_lossy_network_costs_frames_and_nothing_else() {
             let stats = node.peer.receive_stats(slot).unwrap();
             assert!(stats.depacketizer.lost > 0 && stats.plis > 0, "{stats:?}");
             let shown = stats.frames - stats.undecodable;
-            assert!(shown > 300, "key frames are asked for and come: {stats:?}");
+            // Some 1.5 packets a second are lost, and without repair each hides the picture until
+            // the next key frame, for which the relay asks at most twice a second: a half of 600
+            // frames is usual. Without key frames nothing would be shown after the first loss.
+            assert!(shown > 120, "key frames are asked for and come: {stats:?}");
         }
         let stats = node.peer.send_stats(1).unwrap();
         assert!(stats.key_requests > 0 && stats.key_frames > 1, "{stats:?}");
