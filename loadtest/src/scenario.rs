@@ -392,6 +392,13 @@ impl Scenario {
             .collect::<Result<_, _>>()?)
     }
 
+    /// Anybody sends anything.
+    #[must_use]
+    pub fn sends(&self) -> bool {
+        let sends = |r: &Role| r.audio.is_some() || r.video.is_some();
+        self.roles.iter().any(sends)
+    }
+
     /// Clients in a room.
     #[must_use]
     pub fn clients_per_room(&self) -> u64 {

@@ -115,7 +115,13 @@ impl Key {
         let (algorithm, key) = match algorithm {
             "ES256" => (Algorithm::ES256, EncodingKey::from_ec_pem(&bytes)),
             "EdDSA" => (Algorithm::EdDSA, EncodingKey::from_ed_pem(&bytes)),
-            "HS256" => (Algorithm::HS256, Ok(EncodingKey::from_secret(&bytes))),
+            // Editors end files with a line break, which is no part of the secret.
+            "HS256" => (
+                Algorithm::HS256,
+                Ok(EncodingKey::from_secret(
+                    bytes.strip_suffix(b"\n").unwrap_or(&bytes),
+                )),
+            ),
             other => return Err(error(&format!("{other}: must be ES256, EdDSA or HS256"))),
         };
         let mut header = Header::new(algorithm);

@@ -241,7 +241,9 @@ impl RunResult {
     /// How the run ended. An invalid run has neither passed nor failed.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        if self.windows.iter().all(|w| w.phase != Phase::Measure) {
+        let count = |c| self.windows.iter().map(|w| w.count(c)).sum::<u64>();
+        let nobody_in = count(Counter::JoinFailed) > 0 && count(Counter::JoinDone) == 0;
+        if nobody_in || self.windows.iter().all(|w| w.phase != Phase::Measure) {
             return Outcome::CouldNotRun;
         }
         if !self.validity.valid() {

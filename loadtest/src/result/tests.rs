@@ -106,6 +106,15 @@ fn a_generator_that_lagged_makes_the_run_invalid() {
     assert_eq!(run.validity.faults.len(), 1, "{:?}", run.validity);
     assert_eq!(run.outcome(), Outcome::Invalid);
     assert_eq!(RunResult::default().outcome(), Outcome::CouldNotRun);
+    let nobody_in = RunResult {
+        windows: vec![Window {
+            phase: Phase::Measure,
+            counters: BTreeMap::from([(Counter::JoinFailed, 4)]),
+            ..Window::default()
+        }],
+        ..RunResult::default()
+    };
+    assert_eq!(nobody_in.outcome(), Outcome::CouldNotRun);
 }
 
 #[test]

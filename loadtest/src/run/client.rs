@@ -447,9 +447,13 @@ impl Client {
         streams: Vec<Arc<Stream>>,
     ) -> Result<Vec<(String, Codec, bool)>, ClientError> {
         let key = self.key;
+        let sending = self.setup.scenario.sends();
         let accepted = self.call(move |media, meter, now| {
             let slots = media.with(peer, |_, p, _| p.slots().len()).unwrap_or(0);
             meter.accept(now, key, peer, streams, slots);
+            if slots == 0 || !sending {
+                meter.awaits_no_media(key);
+            }
             media.accept(peer, &answer)?;
             let states = media
                 .with(peer, |_, p, _| p.slots().to_vec())

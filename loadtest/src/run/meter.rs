@@ -40,6 +40,8 @@ struct Session {
     ice: Option<Time>,
     connected: Option<Time>,
     first_frame: bool,
+    /// Somebody of its room sends what it receives.
+    awaits_media: bool,
     senders: Vec<(Arc<Stream>, SendStats)>,
     slots: Vec<Slot>,
     faults: PeerFaults,
@@ -75,6 +77,7 @@ impl Meter {
             ice: None,
             connected: None,
             first_frame: false,
+            awaits_media: true,
             senders: vec![],
             slots: vec![],
             faults: PeerFaults::default(),
@@ -106,6 +109,13 @@ impl Meter {
         session.slots.resize_with(slots, Slot::default);
         let http = now.saturating_since(session.intended);
         self.account.record(Hist::JoinHttp, http);
+    }
+
+    /// A session to whom nobody sends has joined once it is connected.
+    pub(super) fn awaits_no_media(&mut self, key: u64) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.awaits_media = false;
+        }
     }
 
     /// Every slot of a session shows whatever comes, of these codecs.
@@ -264,8 +274,7 @@ impl Session {
         let since = self.ice.unwrap_or(self.answered);
         account.record(Hist::JoinDtls, now.saturating_since(since));
         account.add(Counter::JoinDone, 1);
-        if self.slots.is_empty() {
-            // Nothing to wait for.
+        if !self.awaits_media {
             account.record(Hist::JoinTotal, now.saturating_since(self.intended));
         }
         // A task that has ended needs no notice.

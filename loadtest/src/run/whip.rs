@@ -195,9 +195,13 @@ impl Client<'_> {
             };
             setup.registry.publish(stream, &format!("{key}-{kind}"));
         }
+        let sending = setup.scenario.sends();
         self.call(move |media, meter, now| {
             let slots = media.with(peer, |_, p, _| p.slots().len()).unwrap_or(0);
             meter.accept(now, key, peer, streams, slots);
+            if slots == 0 || !sending {
+                meter.awaits_no_media(key);
+            }
             let codecs = media.with(peer, |_, p, _| p.slots().iter().map(|s| s.codec).collect());
             meter.follow(now, key, &codecs.unwrap_or_else(Vec::new));
             media.accept(peer, &answer)
