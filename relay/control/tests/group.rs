@@ -194,15 +194,24 @@ async fn who_stays_away_for_the_grace_period_loses_its_leaf() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_socket_that_was_replaced_speaks_for_nobody() {
+async fn another_socket_takes_the_group_over_while_the_first_still_stands() {
     let (relay, start) = (relay(), Instant::now());
     let mut a = Peer::join(&relay, "r", "a", start).await;
-    settle(&mut [&mut a]).await;
-    let seat = a.socket.joined["resume_token"].clone();
-    let mut other = relay.socket().await;
-    let fields = json!({"protocol": 1, "resume_token": seat});
-    other.ok("resume", fields).await;
-    assert_eq!(a.socket.closed().await, Some(4409));
+    let mut b = Peer::join(&relay, "r", "b", start).await;
+    settle(&mut [&mut a, &mut b]).await;
+    let token = b.socket.joined["resume_token"].clone();
+    let mut former = std::mem::replace(&mut b.socket, relay.socket().await);
+    let fields = json!({"protocol": 1, "resume_token": token});
+    b.socket.ok("resume", fields).await;
+    assert_eq!(former.closed().await, Some(4409));
+    // Until it says Hello, the new socket gets nothing of the group.
+    a.member.request_rotation();
+    for _ in 0..20 {
+        a.step().await;
+    }
+    assert!(timeout(STEP, b.socket.next()).await.is_err());
+    b.member.handle_connected(b.now()).unwrap();
+    settle(&mut [&mut a, &mut b]).await;
 }
 
 #[tokio::test(start_paused = true)]
