@@ -10,7 +10,8 @@ import { Client } from "../lib/client.mjs";
 import { GroupPeer } from "../lib/group.mjs";
 import { startRelay, until } from "../lib/relay.mjs";
 import { launchChromium } from "./lib/browsers.mjs";
-import { join, waitConnected, waitOpened } from "./lib/consult.mjs";
+import { join, newConsult, waitConnected, waitOpened } from "./lib/consult.mjs";
+import { startRelay as startRestartable } from "./lib/relay.mjs";
 
 const ALL = { publish: ["audio", "camera"], subscribe: true };
 
@@ -135,6 +136,42 @@ describe("a consult with group keys", () => {
     assert.ok(ghost.events.some(({ type }) => type === "not-admitted"));
     await ghost.leave();
   });
+});
+
+test("when the relay restarts in mid-call, the group goes on, and so does the media", async () => {
+  const relay = await startRestartable();
+  const chromium = await launchChromium();
+  const pages = [];
+  try {
+    const consult = newConsult({ key: null });
+    for (let n = 0; n < 2; n++) pages.push(await join(chromium, relay, consult));
+    const [a, b] = pages;
+    const bothOpen = async () => {
+      for (const [page, other] of [[a, b], [b, a]]) {
+        await waitOpened(page, [other.participant], 50, ["audio"]);
+        await waitOpened(page, [other.participant], 5, ["camera"]);
+      }
+    };
+    await bothOpen();
+    const leaves = () => Promise.all(pages.map((page) =>
+      page.evaluate(() => window.sealcast.room.group.members.find(({ own }) => own).leaf)));
+    const epochs = () => Promise.all(pages.map((page) => page.evaluate(() => window.sealcast.room.group.epoch)));
+    const [leavesBefore, epochsBefore] = [await leaves(), await epochs()];
+    await relay.restart();
+    for (const page of pages) {
+      page.participant = await page.waitFor("joining afresh", (former) => {
+        const { room } = window.sealcast;
+        return room?.state === "connected" && room.participant !== former && room.participant;
+      }, page.participant);
+    }
+    await bothOpen();
+    assert.deepEqual(await leaves(), leavesBefore, "everybody kept their place");
+    for (const [n, epoch] of (await epochs()).entries()) assert.ok(epoch >= epochsBefore[n], "the same group, not a new one");
+  } finally {
+    for (const page of pages) await page.close();
+    await chromium.close();
+    await relay.stop();
+  }
 });
 
 function opens(peer, frame) {
