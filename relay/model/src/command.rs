@@ -67,6 +67,13 @@ pub enum Command {
         /// The changes.
         assign: Vec<AssignSlot>,
     },
+    /// How large slots are shown. A session that is gone, or a slot that is not there, is ignored.
+    SizeSlots {
+        /// The receiving session.
+        session: SessionId,
+        /// The sizes.
+        sizes: Vec<SlotSize>,
+    },
     /// Send a data-channel message, if the session's channel is open.
     SendData {
         /// The session.
@@ -102,6 +109,17 @@ pub struct AssignSlot {
     pub slot: SlotId,
     /// The track to show, or none.
     pub track: Option<TrackId>,
+}
+
+/// How large a slot is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotSize {
+    /// The slot.
+    pub slot: SlotId,
+    /// Pixels; 0 if hidden.
+    pub width: u16,
+    /// Pixels; 0 if hidden.
+    pub height: u16,
 }
 
 /// Shard to control plane.

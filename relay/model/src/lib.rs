@@ -16,8 +16,8 @@ pub mod time;
 
 pub use buffer::{PacketBuf, PacketPool};
 pub use command::{
-    AssignSlot, CloseReason, Command, CommandError, CommandSender, Event, Publish, TransportKind,
-    Wake,
+    AssignSlot, CloseReason, Command, CommandError, CommandSender, Event, Publish, SlotSize,
+    TransportKind, Wake,
 };
 pub use ids::{ParticipantId, RequestId, RoomId, SessionId, ShardId, SlotId, TrackId};
 pub use media::{

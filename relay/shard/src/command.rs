@@ -6,7 +6,7 @@ use crate::shard::Shard;
 use sealcast_media::PeerKey;
 use sealcast_model::{
     CloseReason, Command, CommandError, Counter, Event, Gauge, ParticipantId, RequestId, RoomId,
-    SessionId, SessionMedia, Time, WebRtcParams,
+    SessionId, SessionMedia, SlotSize, Time, WebRtcParams,
 };
 use sealcast_rtp::rtcp::RtcpWriter;
 use sealcast_session::{Session, SessionError};
@@ -77,12 +77,27 @@ impl Shard {
                     .and_then(|key| self.media.assign_slots(now, PeerKey(key), &assign));
                 self.reply(request, result);
             }
+            Command::SizeSlots { session, sizes } => {
+                if let Ok(key) = self.key(session) {
+                    self.size_slots(now, key, &sizes);
+                }
+            }
             Command::SendData {
                 session,
                 binary,
                 data,
             } => self.send_data(now, session, binary, &data),
             Command::Stop => self.stop(now),
+        }
+    }
+
+    fn size_slots(&mut self, now: Time, key: u32, sizes: &[SlotSize]) {
+        for size in sizes {
+            let (width, height) = (size.width, size.height);
+            // A slot that was renegotiated away meanwhile has no size.
+            let _ = self
+                .media
+                .size_slot(now, PeerKey(key), size.slot, width, height);
         }
     }
 
@@ -242,9 +257,9 @@ fn about(command: &Command) -> (Option<RequestId>, Option<SessionId>) {
             request, session, ..
         } => (Some(*request), Some(*session)),
         Command::Publish { request, publish } => (Some(*request), Some(publish.session)),
-        Command::CloseSession { session, .. } | Command::SendData { session, .. } => {
-            (None, Some(*session))
-        }
+        Command::CloseSession { session, .. }
+        | Command::SizeSlots { session, .. }
+        | Command::SendData { session, .. } => (None, Some(*session)),
         Command::Unpublish { .. } | Command::SetMuted { .. } | Command::Stop => (None, None),
     }
 }

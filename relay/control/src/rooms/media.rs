@@ -12,7 +12,7 @@ use crate::sdp::{self, LocalTransport, Negotiated};
 use sealcast_model::limits::TRACKS_PER_SESSION;
 use sealcast_model::{
     AssignSlot, CloseReason, Command, CommandError, Mid, ParticipantId, Publish, ReceiveMedia,
-    SealRule, SessionId, SlotId, SlotMedia, Source, TrackId, WebRtcParams,
+    SealRule, SessionId, SlotId, SlotMedia, SlotSize, Source, TrackId, WebRtcParams,
 };
 
 /// A track to publish, as a client asks for it.
@@ -33,6 +33,8 @@ pub struct SlotRequest {
     pub mid: Mid,
     /// What it is to show.
     pub track: Option<TrackId>,
+    /// Width and height that it is shown at, in pixels, if that is said.
+    pub size: Option<(u16, u16)>,
 }
 
 impl Rooms {
@@ -421,6 +423,22 @@ impl Rooms {
         let (assigned, before) = {
             let mut state = seat.room.lock();
             let (session, assign) = check_assignment(&mut state, seat.participant, requests)?;
+            let sizes: Vec<SlotSize> = requests
+                .iter()
+                .zip(&assign)
+                .filter_map(|(request, assign)| {
+                    let (width, height) = request.size?;
+                    Some(SlotSize {
+                        slot: assign.slot,
+                        width,
+                        height,
+                    })
+                })
+                .collect();
+            if !sizes.is_empty() {
+                let command = Command::SizeSlots { session, sizes };
+                self.shards.send(seat.room.shard, command)?;
+            }
             let assigned =
                 self.shards
                     .request(seat.room.shard, move |request| Command::AssignSlots {

@@ -53,6 +53,7 @@ impl Rooms {
             let request = SlotRequest {
                 mid,
                 track: Some(track),
+                size: None,
             };
             match self.assign(seat, &[request]).await {
                 Ok(()) => {}

@@ -278,6 +278,8 @@ fn slots(text: &str) -> Result<Request, Refusal> {
     struct Slot {
         mid: String,
         track: Option<String>,
+        /// Width and height.
+        size: Option<(u16, u16)>,
     }
     let m: Slots = fields(text)?;
     if m.assign.len() > limits::ASSIGNMENTS {
@@ -287,6 +289,7 @@ fn slots(text: &str) -> Result<Request, Refusal> {
         Ok(SlotRequest {
             mid: mid(&s.mid)?,
             track: s.track.as_deref().map(track).transpose()?,
+            size: s.size,
         })
     });
     slots.collect::<Result<_, Refusal>>().map(Request::Slots)
@@ -552,6 +555,11 @@ mod tests {
             ),
             (
                 r#"{"type":"slots","id":1,"assign":[{"track":null}]}"#,
+                Some(1),
+                Code::BadMessage,
+            ),
+            (
+                r#"{"type":"slots","id":1,"assign":[{"mid":"3","track":null,"size":[640,-1]}]}"#,
                 Some(1),
                 Code::BadMessage,
             ),
