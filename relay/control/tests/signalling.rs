@@ -301,8 +301,21 @@ async fn a_slot_that_cannot_decode_the_track_is_refused() {
             .await,
         "codec_unsupported"
     );
-    b.ok("slots", json!({"assign": [{"mid": "1", "track": track}]}))
-        .await;
+    relay.shard().take();
+    let sized = json!({"assign": [{"mid": "1", "track": track, "size": [640, 360]}]});
+    b.ok("slots", sized).await;
+    let sizes: Vec<_> = relay
+        .shard()
+        .take()
+        .into_iter()
+        .filter_map(|command| match command {
+            Command::SizeSlots { sizes, .. } => Some(sizes),
+            _ => None,
+        })
+        .flatten()
+        .map(|size| (size.width, size.height))
+        .collect();
+    assert_eq!(sizes, [(640, 360)]);
 }
 
 #[tokio::test(start_paused = true)]
