@@ -10,6 +10,8 @@ import { counts, join, marks, newConsult, stats, waitConnected, waitOpened, with
 import { startRelay } from "./lib/relay.mjs";
 
 const FRAMES = 100;
+/** The key is in the link here; tests of group keys are in group.test.mjs. */
+const LINK_KEYS = `keys = "link"`;
 
 let chromium;
 let firefox;
@@ -30,7 +32,7 @@ describe("a consult of three", () => {
   let outsider;
 
   before(async () => {
-    relay = await startRelay();
+    relay = await startRelay({ rooms: LINK_KEYS });
     consult = newConsult();
     pages = [];
     for (const browser of [chromium, chromium, firefox]) pages.push(await join(browser, relay, consult, keepAnswers));
@@ -224,7 +226,7 @@ test("when the relay restarts in the middle of a call, the call goes on by itsel
 
 /** One Chromium, one Firefox: both open what the other sends. Then `check` looks at both. */
 async function callOfTwo({ address, prepare }, check) {
-  const relay = await startRelay({ address });
+  const relay = await startRelay({ address, rooms: LINK_KEYS });
   const pages = [];
   try {
     const consult = newConsult();
