@@ -3,6 +3,11 @@
 //! `sealcast-delivery`; here it is what signalling adds: sockets that drop and resume, participants
 //! that leave, limits, metrics.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, which is what it is for"
+)]
+
 mod support;
 
 use base64::Engine;
