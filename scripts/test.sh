@@ -4,6 +4,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
 
+echo "» the relay that end-to-end tests run"
+cargo build --quiet --locked --release -p sealcast
+export SEALCAST_BIN=$target/release/sealcast
+
 echo "» crates"
 cargo test --locked --workspace --quiet
 
@@ -16,6 +20,4 @@ cargo run --quiet --locked -p xtask -- wasm --out "$wasm" --features delivery
 SEALCAST_WASM=$wasm node --test --test-reporter=spec crypto/wasm/test/*.test.mjs
 
 echo "» end to end: browsers, aiortc, werift, GStreamer"
-cargo build --locked --release -p sealcast
-export SEALCAST_BIN=$target/release/sealcast
 node --test --test-concurrency=1 --test-reporter=spec tests/interop/*.test.mjs tests/browser/*.test.mjs
