@@ -81,7 +81,9 @@ fn forwarding_allocates_nothing() {
     }
     println!("{packets} packets in {PARTS} parts, {free} of them without an allocation");
     assert!(packets >= 3 * 32 * PARTS as u64);
-    // Connectivity checks allocate, and fall into some parts. Packets fall into all of them.
-    assert!(free > PARTS / 2);
+    // Connectivity checks and timers allocate, and fall into more parts the slower the machine is.
+    // Packets fall into all parts: were one of them to allocate, no part would be free. The exact
+    // count, without checks and timers, is taken in the shard's tests.
+    assert!(free > 0);
     relay.stop();
 }
