@@ -80,7 +80,8 @@ fn forwarding_allocates_nothing() {
         free += usize::from(ALLOCATIONS.load(Relaxed) == allocations);
     }
     println!("{packets} packets in {PARTS} parts, {free} of them without an allocation");
-    assert!(packets >= 3 * 32 * PARTS as u64);
+    // Parts overlap by what was still under way when one ended, so this is less than 3 × 32 each.
+    assert!(packets >= 2 * 32 * PARTS as u64);
     // Connectivity checks and timers allocate, and fall into more parts the slower the machine is.
     // Packets fall into all parts: were one of them to allocate, no part would be free. The exact
     // count, without checks and timers, is taken in the shard's tests.
