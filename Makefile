@@ -8,8 +8,8 @@ SHELL := /bin/bash
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 
-CLIENT_SOURCES := $(shell find client/src client/public client/scripts -type f 2>/dev/null) \
-	$(wildcard client/package.json client/package-lock.json client/tsconfig.json)
+CLIENT_SOURCES := $(shell find client/src client/page -type f) client/build.mjs \
+	client/package.json client/package-lock.json $(wildcard client/tsconfig*.json)
 WASM_SOURCES := $(shell find crypto/sframe/src crypto/mls/src crypto/group-wire/src crypto/wasm/src xtask/src -type f) Cargo.lock
 
 .PHONY: help run test lint client setup-run setup-test bench soak clean
