@@ -176,18 +176,7 @@ impl Rooms {
                 "rooms of this relay have no group keys",
             ));
         };
-        let current = {
-            let mut state = room.lock();
-            let socket = state.participant(seat.participant);
-            socket.is_some_and(|p| p.client.as_ref().is_some_and(|c| c.is(client)))
-        };
-        if !current {
-            // Whatever the former socket still had to say would be out of order.
-            return Err(Refusal::new(
-                Code::Forbidden,
-                "another socket has taken over",
-            ));
-        }
+        room.lock().check_socket(seat.participant, client)?;
         if !service.has_timer {
             service.has_timer = true;
             self.runtime.spawn(keep_time(Arc::clone(room)));

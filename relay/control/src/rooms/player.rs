@@ -1,8 +1,8 @@
 //! WHEP players do not signal, so the relay fills their slots for them (PROTOCOL.md §9): tracks
 //! in order of publication, each slot keeping what it shows for as long as that lasts.
 
-use super::media::SlotRequest;
 use super::room::State;
+use super::slots::SlotRequest;
 use super::{Rooms, Seat};
 use crate::refusal::Code;
 use sealcast_model::{Mid, ParticipantId, TrackId};

@@ -8,6 +8,7 @@ use super::event::{
     ClientEvent, OwnTrackInfo, ParticipantInfo, RoomEvent, SlotInfo, Snapshot, TrackInfo, message,
 };
 use super::group::Group;
+use crate::refusal::{Code, Refusal};
 use crate::sdp::{Negotiated, Role};
 use crate::token::Grants;
 use sealcast_model::{
@@ -120,6 +121,29 @@ impl Room {
 impl State {
     pub(crate) fn participant(&mut self, id: ParticipantId) -> Option<&mut Participant> {
         self.participants.iter_mut().find(|p| p.id == id)
+    }
+
+    /// The participant, whose request this is.
+    ///
+    /// # Errors
+    /// `no_session` if it has left meanwhile.
+    pub(crate) fn present(&mut self, id: ParticipantId) -> Result<&mut Participant, Refusal> {
+        self.participant(id).ok_or(Refusal::NO_SESSION)
+    }
+
+    /// Checks that `client` is the participant's socket.
+    ///
+    /// # Errors
+    /// `forbidden` if it is not any more: whatever it still had to say would be out of order.
+    pub(crate) fn check_socket(&self, id: ParticipantId, client: &Client) -> Result<(), Refusal> {
+        let p = self.participants.iter().find(|p| p.id == id);
+        if p.is_some_and(|p| p.client.as_ref().is_some_and(|c| c.is(client))) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Code::Forbidden,
+            "another socket has taken over",
+        ))
     }
 
     pub(crate) fn track(&mut self, id: TrackId) -> Option<&mut Track> {

@@ -4,7 +4,7 @@
 use super::client::Client;
 use super::event::message;
 use super::{Rooms, Seat};
-use crate::refusal::{Code, Refusal};
+use crate::refusal::Refusal;
 use sealcast_model::{ParticipantId, TrackId};
 use serde::Serialize;
 
@@ -46,13 +46,7 @@ impl Rooms {
             data,
         });
         let state = seat.room.lock();
-        let own = state.participants.iter().find(|p| p.id == seat.participant);
-        if !own.is_some_and(|p| p.client.as_ref().is_some_and(|c| c.is(client))) {
-            return Err(Refusal::new(
-                Code::Forbidden,
-                "another socket has taken over",
-            ));
-        }
+        state.check_socket(seat.participant, client)?;
         for p in &state.participants {
             let addressed = to.is_none_or(|to| to == p.id) && p.id != seat.participant;
             if let Some(client) = p.client.as_ref().filter(|_| addressed) {
