@@ -5,9 +5,9 @@
 
 use crate::error::{MetadataError, SendError};
 use crate::metadata::{self, MAX_METADATA_LEN, MetadataKeys, OpenedMetadata};
+use crate::stats::{MetadataStats, SenderStats};
 use sealcast_sframe::layout::{self, Codec, OpenedFrame};
 use sealcast_sframe::{BaseKeyScope, CipherSuite, KeyStore, Kid, MAX_BASE_KEYS, OpenError, Sealer};
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -61,19 +61,6 @@ impl Epoch {
     }
 }
 
-/// What happened to the frames that claim to be one sender's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct SenderStats {
-    /// Opened.
-    pub opened: u64,
-    /// Did not authenticate.
-    pub auth: u64,
-    /// Sealed with a key that is not held.
-    pub unknown_kid: u64,
-    /// Opened before, or too old to tell. Duplicates on the way count here.
-    pub replayed: u64,
-}
-
 /// A media frame that was opened in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenedMedia {
@@ -99,6 +86,7 @@ pub(crate) struct Epochs {
     stats: BTreeMap<u16, SenderStats>,
     /// Frames that are no SFrame, or whose KID names no leaf of the newest epoch.
     malformed: u64,
+    metadata_stats: MetadataStats,
 }
 
 impl Epochs {
@@ -111,12 +99,19 @@ impl Epochs {
             opener: KeyStore::new(suite),
             stats: BTreeMap::new(),
             malformed: 0,
+            metadata_stats: MetadataStats::default(),
         }
     }
 
-    /// Drops every key.
+    /// Drops every key, and what is counted by leaf.
     pub(crate) fn clear(&mut self) {
-        *self = Self::new(self.suite);
+        let mut metadata_stats = std::mem::take(&mut self.metadata_stats);
+        metadata_stats.senders.clear();
+        *self = Self {
+            malformed: self.malformed,
+            metadata_stats,
+            ..Self::new(self.suite)
+        };
     }
 
     /// The epoch that seals.
@@ -151,8 +146,9 @@ impl Epochs {
         self.opener
             .insert_base_key(epoch.scope(), &epoch.media)
             .expect("room was made, and an exported key has the right length");
-        self.stats
-            .retain(|&leaf, _| u32::from(leaf) < secrets.leaves);
+        let in_tree = |leaf: &u16| u32::from(*leaf) < secrets.leaves;
+        self.stats.retain(|leaf, _| in_tree(leaf));
+        self.metadata_stats.senders.retain(|leaf, _| in_tree(leaf));
         self.held.push(epoch);
         self.sending.is_none() && self.switch_to(secrets.epoch)
     }
@@ -201,6 +197,10 @@ impl Epochs {
 
     pub(crate) fn malformed(&self) -> u64 {
         self.malformed
+    }
+
+    pub(crate) fn metadata_stats(&self) -> &MetadataStats {
+        &self.metadata_stats
     }
 
     /// Key id under which `context` seals at present.
@@ -292,6 +292,16 @@ impl Epochs {
         &mut self,
         message: &[u8],
     ) -> Result<OpenedMetadata, MetadataError> {
+        let claimed = metadata::parse_header(message).map(|header| header.leaf);
+        let result = self.try_open_metadata(message);
+        let leaves = self.held.last().map_or(0, |epoch| epoch.leaves);
+        let leaf = claimed.ok().filter(|&leaf| u32::from(leaf) < leaves);
+        let outcome = result.as_ref().map(|_| ()).map_err(|error| *error);
+        self.metadata_stats.record(leaf, outcome);
+        result
+    }
+
+    fn try_open_metadata(&mut self, message: &[u8]) -> Result<OpenedMetadata, MetadataError> {
         let header = metadata::parse_header(message)?;
         self.held
             .iter_mut()

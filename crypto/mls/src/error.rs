@@ -26,6 +26,17 @@ pub enum HandleError {
 }
 
 impl HandleError {
+    /// A stable word for counters.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Wire(_) => "wire",
+            Self::MlsFormat(_) => "mls-format",
+            Self::Refused(refusal) => refusal.code(),
+            Self::NoGroup => "no-group",
+            Self::Library(_) => "library",
+        }
+    }
+
     pub(crate) fn library(error: impl std::fmt::Debug) -> Self {
         Self::Library(format!("{error:?}"))
     }
@@ -34,9 +45,14 @@ impl HandleError {
 /// Why a member refuses a proposal, a commit or a group. Somebody else's fault.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// MLS itself finds it invalid (signature, tag, epoch, key, …).
-    #[error("invalid: {0}")]
-    Invalid(String),
+    /// MLS itself finds it invalid.
+    #[error("invalid {rule}: {detail}")]
+    Invalid {
+        /// What about it, in a word: `signature`, `epoch`, `confirmation-tag`, …
+        rule: &'static str,
+        /// The library's words.
+        detail: String,
+    },
     /// Not from a member of the group: an external commit.
     #[error("not by a member")]
     NotByMember,
@@ -61,6 +77,23 @@ pub enum Refusal {
     /// More members than a group may have.
     #[error("group too large")]
     TooLarge,
+}
+
+impl Refusal {
+    /// A stable word for counters.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid { rule, .. } => rule,
+            Self::NotByMember => "not-by-member",
+            Self::NotProposed => "not-proposed",
+            Self::ProposalKind => "proposal-kind",
+            Self::NoUpdatePath => "no-update-path",
+            Self::IdentityChanged => "identity-changed",
+            Self::UnverifiedMember(_) => "unverified-member",
+            Self::Parameters => "parameters",
+            Self::TooLarge => "too-large",
+        }
+    }
 }
 
 /// Media or metadata that cannot be sealed.

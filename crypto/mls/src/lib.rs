@@ -4,6 +4,9 @@
 //! delivery service and the time go in; bytes, events and a deadline come out. It seals and opens
 //! media frames and metadata with the keys of the epochs it holds.
 //!
+//! [`client::GroupClient`] is a member with all that a client of the consult protocol does around it,
+//! for native programs.
+//!
 //! What the group guarantees its members:
 //!
 //! * Nobody is in it whom the delivery service did not propose and, where the application has an
@@ -19,18 +22,21 @@
 
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod code;
 mod commit;
 mod epochs;
 mod error;
 mod event;
+mod fault;
 pub mod identity;
 mod member;
 mod metadata;
+mod stats;
 mod suite;
 
 pub use epochs::{
-    KEEP_OLD_EPOCH, MAX_CONTEXTS, OpenedMedia, ROTATE_AFTER_FRAMES, SWITCH_EPOCH_AFTER, SenderStats,
+    KEEP_OLD_EPOCH, MAX_CONTEXTS, OpenedMedia, ROTATE_AFTER_FRAMES, SWITCH_EPOCH_AFTER,
 };
 pub use error::{HandleError, MetadataError, Refusal, SendError};
 pub use event::{Event, MAX_EVENTS};
@@ -38,4 +44,5 @@ pub use member::{
     COMMIT_INTERVAL, DEFAULT_ROTATION, Member, MemberConfig, MemberInfo, TAKEOVER_AFTER,
 };
 pub use metadata::{MAX_METADATA_LEN, OpenedMetadata};
+pub use stats::{HandshakeStats, MetadataStats, SenderStats};
 pub use suite::{GroupSuite, MemberKey};

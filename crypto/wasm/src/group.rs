@@ -257,12 +257,15 @@ impl GroupMember {
         Ok(OpenedMetadata(self.member.open_metadata(message)?))
     }
 
-    /// Per leaf, what became of the frames that claim to be its own, in JSON: `{"senders":
-    /// {"<leaf>": {"opened", "auth", "unknown_kid", "replayed"}}, "malformed"}`.
+    /// What became of others' frames, sealed messages and handshakes, in JSON: `{"senders": {"<leaf>":
+    /// {"opened", "auth", "unknown_kid", "replayed"}}, "malformed", "metadata": {"senders", "short",
+    /// "malformed", "unknown_sender"}, "handshakes": {"taken", "refused": {"<kind>": {"<code>"}}}}`.
     pub fn stats(&self) -> String {
         let stats = serde_json::json!({
             "senders": self.member.sender_stats(),
             "malformed": self.member.malformed_frames(),
+            "metadata": self.member.metadata_stats(),
+            "handshakes": self.member.handshake_stats(),
         });
         stats.to_string()
     }

@@ -12,7 +12,7 @@ impl Member {
         let group = self.group.as_mut().ok_or(HandleError::NoGroup)?;
         let processed = group
             .process_message(&self.provider, message)
-            .map_err(|error| Refusal::Invalid(format!("{error:?}")))?;
+            .map_err(|error| fault::handshake(&error))?;
         let ProcessedMessageContent::ProposalMessage(proposal) = processed.into_content() else {
             return Err(Refusal::NotProposed.into());
         };
@@ -96,11 +96,10 @@ impl Member {
         now: Duration,
         message: ProtocolMessage,
     ) -> Result<(), (Option<u16>, Refusal)> {
-        let invalid = |error: &dyn std::fmt::Debug| Refusal::Invalid(format!("{error:?}"));
         let group = self.group.as_mut().ok_or((None, Refusal::Parameters))?;
         let processed = group
             .process_message(&self.provider, message)
-            .map_err(|error| (None, invalid(&error)))?;
+            .map_err(|error| (None, fault::handshake(&error)))?;
         let sender = processed.sender().clone();
         let committer = match sender {
             Sender::Member(leaf) => u16::try_from(leaf.u32()).ok(),
@@ -109,7 +108,7 @@ impl Member {
         match processed.into_content() {
             ProcessedMessageContent::OwnPendingCommit => group
                 .merge_pending_commit(&self.provider)
-                .map_err(|error| (committer, invalid(&error))),
+                .map_err(|error| (committer, fault::other(&error))),
             ProcessedMessageContent::StagedCommitMessage(staged) => {
                 let judge = Judge {
                     issuer: self.config.issuer.as_ref(),
@@ -119,7 +118,7 @@ impl Member {
                     .map_err(|refusal| (committer, refusal))?;
                 group
                     .merge_staged_commit(&self.provider, *staged)
-                    .map_err(|error| (committer, invalid(&error)))
+                    .map_err(|error| (committer, fault::other(&error)))
             }
             _ => Err((committer, Refusal::ProposalKind)),
         }

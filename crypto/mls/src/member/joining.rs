@@ -58,13 +58,12 @@ impl Member {
             .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
             .use_ratchet_tree_extension(true)
             .build();
-        let invalid = |error: &dyn std::fmt::Debug| Refusal::Invalid(format!("{error:?}"));
         // A Welcome replaces whatever group there is, but only once it has proved good.
         let staged = StagedWelcome::build_from_welcome(&self.provider, &config, welcome)
-            .map_err(|error| invalid(&error))?
+            .map_err(|error| fault::welcome(&error))?
             .replace_old_group()
             .build()
-            .map_err(|error| invalid(&error))?;
+            .map_err(|error| fault::welcome(&error))?;
         if staged.group_context().ciphersuite() != self.key.suite().mls() {
             return Err(Refusal::Parameters);
         }
@@ -73,11 +72,11 @@ impl Member {
         self.drop_group();
         staged
             .into_group(&self.provider)
-            .map_err(|error| invalid(&error))
+            .map_err(|error| fault::welcome(&error))
     }
 
     pub(super) fn refuse_group(&mut self, refusal: Refusal) -> Result<(), HandleError> {
-        if !matches!(refusal, Refusal::Invalid(_)) {
+        if !matches!(refusal, Refusal::Invalid { .. }) {
             // To ask again would not make it better.
             self.join_retry = None;
         }

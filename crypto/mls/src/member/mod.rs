@@ -5,11 +5,13 @@ mod handshakes;
 mod joining;
 
 use crate::commit::{self, Judge};
-use crate::epochs::{self, EpochSecrets, Epochs, OpenedMedia, SenderStats};
+use crate::epochs::{self, EpochSecrets, Epochs, OpenedMedia};
 use crate::error::{HandleError, MetadataError, Refusal, SendError};
 use crate::event::{Event, MAX_EVENTS};
+use crate::fault;
 use crate::identity::{Claim, Identity, Issuer};
 use crate::metadata::{self, OpenedMetadata};
+use crate::stats::{self, HandshakeStats, MetadataStats, SenderStats};
 use crate::suite::MemberKey;
 use openmls::prelude::{
     BasicCredential, Capabilities, CredentialWithKey, Extension, Extensions, ExternalSender,
@@ -121,6 +123,7 @@ pub struct Member {
     not_before: Duration,
     outgoing: VecDeque<Vec<u8>>,
     events: VecDeque<Event>,
+    handshakes: HandshakeStats,
 }
 
 impl Member {
@@ -159,6 +162,7 @@ impl Member {
             not_before: Duration::ZERO,
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
+            handshakes: HandshakeStats::default(),
         };
         member.send_hello(now)?;
         Ok(member)
@@ -170,9 +174,12 @@ impl Member {
     /// [`HandleError`]. What the others need to know has been sent, and what the application needs
     /// to know is among the events; the error is for logs and counters.
     pub fn handle_message(&mut self, now: Duration, message: &[u8]) -> Result<(), HandleError> {
-        let result = ToMember::decode(message)
+        let message = ToMember::decode(message);
+        let kind = stats::kind(&message);
+        let result = message
             .map_err(HandleError::from)
             .and_then(|message| self.handle_decoded(now, message));
+        self.handshakes.record(kind, &result);
         if let Err(HandleError::Wire(_) | HandleError::MlsFormat(_)) = result {
             self.resync(now);
         }
@@ -317,6 +324,11 @@ impl Member {
         self.identities.iter().map(info).collect()
     }
 
+    /// Leaves of everybody in the group, ascending.
+    pub fn leaves(&self) -> impl Iterator<Item = u16> {
+        self.identities.keys().copied()
+    }
+
     /// Verifies an assertion that a member sent as sealed metadata, such as the one with its name,
     /// against that member's signature key. `None` if there is no issuer, no such member, or no
     /// truth in it.
@@ -405,6 +417,16 @@ impl Member {
     /// Frames that were no SFrame or named no member.
     pub fn malformed_frames(&self) -> u64 {
         self.epochs.malformed()
+    }
+
+    /// What became of the sealed messages of others.
+    pub fn metadata_stats(&self) -> &MetadataStats {
+        self.epochs.metadata_stats()
+    }
+
+    /// What became of the delivery service's messages.
+    pub fn handshake_stats(&self) -> &HandshakeStats {
+        &self.handshakes
     }
 
     /// The group entered a new epoch: takes its keys, tells the delivery service and the
