@@ -16,7 +16,7 @@ echo "» client"
 
 echo "» cryptography in WebAssembly, with the relay's delivery service in the same module"
 wasm=$target/wasm-tests
-cargo run --quiet --locked -p xtask -- wasm --out "$wasm" --features delivery
+cargo run --quiet --locked -p xtask -- wasm --out "$wasm" --features delivery,vectors
 SEALCAST_WASM=$wasm node --test --test-reporter=spec crypto/wasm/test/*.test.mjs
 
 echo "» end to end: browsers, aiortc, werift, GStreamer"

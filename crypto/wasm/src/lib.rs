@@ -13,3 +13,5 @@
 pub mod delivery;
 pub mod frames;
 pub mod group;
+#[cfg(feature = "vectors")]
+pub mod vectors;
