@@ -23,6 +23,8 @@ pub(crate) struct Control {
     probe: Option<Probe>,
     /// The first packet left.
     pub(crate) first_sent: Option<Time>,
+    /// The client tells when packets arrive. If not, it estimates by itself (REMB).
+    tells_arrivals: bool,
     /// Feedback has come at least once.
     pub(crate) heard: bool,
     /// When bandwidth was last divided, and how much.
@@ -56,9 +58,10 @@ impl Downlink {
         let codecs = || media.slots.iter().flat_map(|slot| &slot.codecs);
         if !codecs().any(|codec| codec.transport_cc || codec.remb) {
             self.control = None;
-        } else if self.control.is_none() {
-            self.control = Some(Box::new(Control::new()));
+            return;
         }
+        let control = self.control.get_or_insert_with(|| Box::new(Control::new()));
+        control.tells_arrivals = codecs().any(|codec| codec.transport_cc);
     }
 
     /// The number of the next packet.
@@ -87,6 +90,7 @@ impl Control {
             allocator: Allocator::new(),
             probe: None,
             first_sent: None,
+            tells_arrivals: false,
             heard: false,
             allocated_at: Time::ZERO,
             allocated: 0,
@@ -141,7 +145,7 @@ impl Control {
     /// Bits per second to divide now.
     pub(crate) fn available(&self, now: Time) -> u64 {
         let waited = self.first_sent.map_or(Duration::ZERO, |first| now - first);
-        if !self.heard && waited > FEEDBACK_WANTED {
+        if !self.heard && (waited > FEEDBACK_WANTED || !self.tells_arrivals) {
             return u64::MAX;
         }
         // Not the sending rate, which is lower while a queue drains: going down a layer drains it
@@ -152,7 +156,7 @@ impl Control {
     /// Whether the path is new, and nothing speaks against what is sent.
     pub(crate) fn is_starting(&self, now: Time) -> bool {
         let new = self.first_sent.is_none_or(|first| now - first < STARTING);
-        new && self.estimator.usage() != Usage::Over && self.estimator.remb().is_none()
+        new && self.estimator.usage() != Usage::Over && !self.estimator.is_remb_only()
     }
 
     /// Gives the cluster under way up: there is nothing to pad.

@@ -6,7 +6,7 @@ mod support;
 
 use sealcast_media::{MediaEvent, PeerKey};
 use sealcast_model::{Counter, SlotId, Source};
-use sealcast_rtp::rtcp::Packet;
+use sealcast_rtp::rtcp::{Packet, TransportFeedbackFields};
 use sealcast_rtp::{Extension, HeaderFields};
 use std::collections::BTreeSet;
 use support::*;
@@ -16,6 +16,8 @@ struct Call {
     relay: Relay,
     cameras: Vec<Camera>,
     frames: u64,
+    /// Packets that the subscriber has told of.
+    acknowledged: usize,
 }
 
 impl Call {
@@ -31,6 +33,7 @@ impl Call {
             relay,
             cameras: (0..3).map(|n| Camera::simulcast(1, n)).collect(),
             frames: 0,
+            acknowledged: 0,
         }
     }
 
@@ -67,6 +70,28 @@ impl Call {
             }
         }
         (widths, packets)
+    }
+
+    /// Tells the relay that all packets since the last call have arrived as they were sent.
+    fn acknowledge(&mut self) {
+        let sent = &self.relay.out.rtp[self.acknowledged..];
+        self.acknowledged = self.relay.out.rtp.len();
+        let numbers: Vec<u16> = sent
+            .iter()
+            .filter(|sent| sent.to == 2)
+            .map(|sent| u16::from_be_bytes(sent.extension(EXT_TWCC).unwrap().try_into().unwrap()))
+            .collect();
+        let Some(base_sequence_number) = numbers.first().copied() else {
+            return;
+        };
+        let arrivals = vec![Some(self.relay.now.as_micros() as i64); numbers.len()];
+        let fields = TransportFeedbackFields {
+            base_sequence_number,
+            ..TransportFeedbackFields::default()
+        };
+        self.relay.receive_rtcp(2, |writer| {
+            writer.transport_feedback(&fields, &arrivals).unwrap();
+        });
     }
 
     fn pauses(&self) -> Vec<bool> {
@@ -159,8 +184,11 @@ fn without_any_feedback_a_client_gets_everything() {
 #[test]
 fn probes_pad_the_retransmission_stream_and_nothing_else() {
     let mut call = Call::new(Source::Camera);
-    // A REMB below the demand makes the estimator look for more.
-    call.play(60, 400_000);
+    // Twice what the first estimate is can be put to use, and the path says nothing against it.
+    for _ in 0..60 {
+        call.play(1, 0);
+        call.acknowledge();
+    }
     let padding: Vec<_> = call
         .relay
         .out

@@ -7,6 +7,7 @@ use super::loss::LossBound;
 use super::path::{QueueDelay, SentRate};
 use super::probe::{ProbeCluster, ProbeResults};
 use super::prober::{DEMAND_FACTOR, PROBE_GAIN, PROBE_SUCCESS, Prober};
+use super::remb::RembBound;
 use super::send_log::{PacketResult, SendLog, SentPacket};
 use sealcast_model::Time;
 use sealcast_rtp::rtcp::{CongestionFeedback, TransportFeedback};
@@ -75,7 +76,7 @@ pub struct Estimator {
     sent: SentRate,
     queue: QueueDelay,
     demand: u64,
-    remb: Option<u64>,
+    remb: RembBound,
     rtt: Option<Duration>,
     last_feedback: Option<Time>,
     last_overuse: Option<Time>,
@@ -99,7 +100,7 @@ impl Estimator {
             sent: SentRate::default(),
             queue: QueueDelay::default(),
             demand: 0,
-            remb: None,
+            remb: RembBound::default(),
             rtt: None,
             last_feedback: None,
             last_overuse: None,
@@ -110,11 +111,11 @@ impl Estimator {
     /// What the path is believed to carry, bits per second.
     #[must_use]
     pub fn estimate(&self) -> u64 {
-        let bounds = [self.loss.bound(), self.remb];
-        let rate = bounds
-            .into_iter()
-            .flatten()
-            .fold(self.aimd.rate(), u64::min);
+        let rate = if self.is_remb_only() {
+            self.remb.bound().unwrap_or(u64::MAX)
+        } else {
+            self.aimd.rate().min(self.loss.bound().unwrap_or(u64::MAX))
+        };
         rate.clamp(self.config.min, self.config.max)
     }
 
@@ -129,10 +130,10 @@ impl Estimator {
         ((self.estimate() as f64 * share) as u64).max(self.config.min)
     }
 
-    /// What the receiver's own estimate was last said to be, bits per second.
+    /// Whether all that is known of the path is what its receiver estimates.
     #[must_use]
-    pub fn remb(&self) -> Option<u64> {
-        self.remb
+    pub fn is_remb_only(&self) -> bool {
+        self.last_feedback.is_none() && self.remb.is_heard()
     }
 
     /// Smoothed round trip; `None` before feedback told.
@@ -146,6 +147,7 @@ impl Estimator {
     pub fn loss(&self) -> f64 {
         self.loss.loss()
     }
+
     /// What delay says of the path.
     #[must_use]
     pub fn usage(&self) -> Usage {
@@ -234,14 +236,11 @@ impl Estimator {
         self.conclude(now, digest);
     }
 
-    /// A REMB arrived: the receiver's own estimate, for subscribers without transport-wide
-    /// feedback. It bounds ours, and replaces it while no feedback was ever seen.
-    pub fn on_remb(&mut self, bitrate: u64) {
-        self.remb = Some(bitrate);
-        if self.last_feedback.is_none() {
-            self.aimd.set(bitrate);
-            self.aimd.clamp(self.config.min, self.config.max);
-        }
+    /// A REMB arrived: the receiver's own estimate, in bits per second. It counts while no other
+    /// feedback was ever seen.
+    pub fn on_remb(&mut self, now: Time, bitrate: u64) {
+        let sent = self.sent.bitrate(now);
+        self.remb.on_remb(now, bitrate, sent);
     }
 
     /// A receiver report arrived, from a subscriber without other feedback.
@@ -349,8 +348,8 @@ impl Estimator {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        if self.delay.usage() == Usage::Over {
-            // No probe before feedback says otherwise.
+        if self.delay.usage() == Usage::Over || self.is_remb_only() {
+            // No probe before feedback says otherwise, and none that nothing tells the result of.
             return self.silence_at;
         }
         self.silence_at
@@ -359,10 +358,11 @@ impl Estimator {
 
     /// Time has passed: missing feedback lowers the rate.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.remb.handle_timeout(now);
         if now < self.silence_at {
             return;
         }
-        if self.last_feedback.is_none() && self.remb.is_some() {
+        if self.is_remb_only() {
             // The receiver speaks when it has something to say: silence means nothing.
             self.log.expire(now);
             self.silence_at = Time::NEVER;
@@ -385,6 +385,7 @@ impl Estimator {
         let estimate = self.estimate();
         if now < self.prober.due(self.demand, estimate, &self.aimd)
             || self.delay.usage() == Usage::Over
+            || self.is_remb_only()
         {
             return None;
         }

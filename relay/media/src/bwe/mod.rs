@@ -14,13 +14,13 @@
 mod acked;
 mod aimd;
 mod allocator;
-
 mod delay;
 mod estimator;
 mod loss;
 mod path;
 mod probe;
 mod prober;
+mod remb;
 mod send_log;
 mod twcc_receiver;
 

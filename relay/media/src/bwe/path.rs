@@ -40,11 +40,16 @@ impl SentRate {
         self.part = self.part.max(part);
     }
 
-    /// Whether less was sent than `estimate` allows.
-    pub(super) fn is_idle(&mut self, now: Time, estimate: u64) -> bool {
+    /// Bits per second, over half a second.
+    pub(super) fn bitrate(&mut self, now: Time) -> u64 {
         self.slide(now);
         let bits = self.parts.iter().sum::<u64>() as f64 * 8.0;
-        bits < estimate as f64 * SENT_WINDOW.as_secs_f64() * IDLE_SHARE
+        (bits / SENT_WINDOW.as_secs_f64()) as u64
+    }
+
+    /// Whether less was sent than `estimate` allows.
+    pub(super) fn is_idle(&mut self, now: Time, estimate: u64) -> bool {
+        (self.bitrate(now) as f64) < estimate as f64 * IDLE_SHARE
     }
 }
 

@@ -63,7 +63,7 @@ impl Engine {
                 Counter::RtcpInCcfb
             }
             Packet::Remb(remb) => {
-                self.on_path_feedback(key, |path| path.on_remb(remb.bitrate));
+                self.on_path_feedback(key, |path| path.on_remb(now, remb.bitrate));
                 Counter::RtcpInRemb
             }
             Packet::Bye(_) => Counter::RtcpInBye,

@@ -249,11 +249,11 @@ schema! {
         "Audio codecs that are negotiated.";
     "media.video_codecs" media_video_codecs: Vec<VideoCodec> = r#"["VP8", "VP9", "AV1", "H264"]"#,
         "Video codecs that are negotiated. The order does not matter: the sender's counts.";
-    "media.repair" media_repair: bool = "false",
+    "media.repair" media_repair: bool = "true",
         "Negotiate retransmission (NACK and RTX).";
-    "media.transport_cc" media_transport_cc: bool = "false",
+    "media.transport_cc" media_transport_cc: bool = "true",
         "Negotiate congestion control: transport-wide, or by REMB with clients that know only that.";
-    "media.simulcast" media_simulcast: bool = "false",
+    "media.simulcast" media_simulcast: bool = "true",
         "Negotiate simulcast.";
     "media.max_sessions" media_max_sessions: Number<1, 65_535> = "4096",
         "Media sessions of each shard.";

@@ -101,21 +101,14 @@ impl<'a> Compound<'a> {
     /// Checks that the datagram is a row of whole RTCP packets.
     ///
     /// # Errors
-    /// [`ParseError::Truncated`] (empty, or a packet is cut off), [`ParseError::Version`], [`ParseError::Padding`]
-    /// (impossible count, or on another packet than the last), [`ParseError::Value`] for a packet type that RFC 5761
-    /// gives to RTP.
+    /// [`ParseError::Truncated`] (empty, or a packet is cut off), [`ParseError::Version`],
+    /// [`ParseError::Value`] for a packet type that RFC 5761 gives to RTP.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
         let mut rest = bytes;
         loop {
-            let frame;
-            (frame, rest) = Frame::split(rest)?;
+            (_, rest) = Frame::split(rest)?;
             if rest.is_empty() {
                 return Ok(Self { bytes });
-            }
-            // RFC 3550, section 6.4.1: "padding MUST only be required on one individual packet" and "MUST be added
-            // to the last individual packet".
-            if frame.padded {
-                return Err(ParseError::Padding);
             }
         }
     }
@@ -165,12 +158,12 @@ impl<'a> Iterator for Packets<'a> {
     }
 }
 
-/// The common header of RTCP packets and the body that its length covers, without padding.
+/// The common header of RTCP packets and what its length covers.
 struct Frame<'a> {
     packet_type: u8,
     format: u8,
     padded: bool,
-    body: &'a [u8],
+    content: &'a [u8],
 }
 
 impl<'a> Frame<'a> {
@@ -187,30 +180,36 @@ impl<'a> Frame<'a> {
         // RFC 3550, section 6.4.1: "The length of this RTCP packet in 32-bit words minus one".
         let len = 4 * (usize::from(be16(bytes, 2).ok_or(ParseError::Truncated)?) + 1);
         let (packet, rest) = bytes.split_at_checked(len).ok_or(ParseError::Truncated)?;
-        let mut body = packet.get(4..).unwrap_or_default();
-        let padded = first & 0x20 != 0;
-        if padded {
-            let count = usize::from(body.last().copied().ok_or(ParseError::Padding)?);
-            // RFC 3550, section 6.4.1: the count "will be a multiple of four".
-            if count == 0 || !count.is_multiple_of(4) {
-                return Err(ParseError::Padding);
-            }
-            let keep = body.len().checked_sub(count).ok_or(ParseError::Padding)?;
-            body = body.get(..keep).unwrap_or_default();
-        }
         Ok((
             Self {
                 packet_type,
                 format: first & 0x1f,
-                padded,
-                body,
+                padded: first & 0x20 != 0,
+                content: packet.get(4..).unwrap_or_default(),
             },
             rest,
         ))
     }
 
+    /// What the packet says, without padding.
+    ///
+    /// RFC 3550, section 6.4.1, has the count of padding octets be "a multiple of four", and padding on the last
+    /// packet of a compound only. libwebrtc obeys neither: it pads transport-wide feedback up to a word, by one to
+    /// three octets under the padding bit, and combines it with others in any order. The count is unambiguous all the
+    /// same, so any is taken that the packet can hold, on any packet.
+    fn body(&self) -> Result<&'a [u8], ParseError> {
+        if !self.padded {
+            return Ok(self.content);
+        }
+        let count = usize::from(self.content.last().copied().ok_or(ParseError::Padding)?);
+        let keep = self.content.len().checked_sub(count);
+        keep.filter(|_| count > 0)
+            .and_then(|keep| self.content.get(..keep))
+            .ok_or(ParseError::Padding)
+    }
+
     fn packet(&self) -> Result<Packet<'a>, ParseError> {
-        let (format, body) = (self.format, self.body);
+        let (format, body) = (self.format, self.body()?);
         Ok(match (self.packet_type, format) {
             (packet_type::SR, count) => Packet::SenderReport(SenderReport::parse(count, body)?),
             (packet_type::RR, count) => Packet::ReceiverReport(ReceiverReport::parse(count, body)?),

@@ -97,19 +97,72 @@ fn framing_faults_are_told_apart() {
         Compound::parse(&[0x80, 96, 0, 0]),
         Err(ParseError::Value("RTCP packet type"))
     );
-    // Padding: zero, not a multiple of four, longer than the body, and before the last packet.
-    for count in [0, 3, 12] {
+}
+
+#[test]
+fn padding_is_taken_off_and_impossible_padding_costs_one_packet() {
+    let app = |count| [0xa0, 204, 0, 2, 0, 0, 0, 0, 0, 0, 0, count];
+    let other = Ok(Packet::Other {
+        packet_type: packet_type::APP,
+        format: 0,
+    });
+    for (count, want) in [
+        (0, Err(ParseError::Padding)),
+        (1, other),
+        (4, other),
+        (8, other),
+        (9, Err(ParseError::Padding)),
+        (12, Err(ParseError::Padding)),
+    ] {
+        let bytes = [app(count), app(4)].concat();
+        let packets: Vec<_> = Compound::parse(&bytes).expect("framing").iter().collect();
+        assert_eq!(packets, [want, other], "{count}");
+    }
+    // Nothing to hold the count.
+    let bare = Compound::parse(&[0xa0, 204, 0, 0]).expect("framing");
+    assert_eq!(bare.iter().next(), Some(Err(ParseError::Padding)));
+}
+
+/// Feedback as Chromium 156 sends it: under the padding bit, with one to three octets of padding.
+#[test]
+fn transport_feedback_of_libwebrtc_is_read() {
+    let cases: [(&str, u16, &[i32]); 3] = [
+        ("afcd0005711ef65eb6608174000000010301610020014501", 0, &[69]),
+        (
+            "afcd0006711ef65eb6608174000a0004030164042004624e524f0002",
+            10,
+            &[98, 78, 82, 79],
+        ),
+        (
+            "afcd0006711ef65eb660817400010003030161012003994b4c000003",
+            1,
+            &[153, 75, 76],
+        ),
+    ];
+    for (hex, base, ticks) in cases {
+        let bytes: Vec<u8> = (0..hex.len() / 2)
+            .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).expect("hex"))
+            .collect();
+        let Packet::TransportFeedback(feedback) = only(&bytes) else {
+            panic!("feedback")
+        };
+        let found: Vec<_> = feedback.statuses().collect();
+        let want: Vec<_> = (base..)
+            .zip(ticks)
+            .map(|(n, ticks)| (n, Some(ticks * DELTA_TICK_MICROS as i32)))
+            .collect();
+        assert_eq!(found, want);
+        // In the middle of a compound too.
+        let bytes = [&bytes[..], &bytes[..]].concat();
         assert_eq!(
-            Compound::parse(&[0xa0, 204, 0, 2, 0, 0, 0, 0, 0, 0, 0, count]),
-            Err(ParseError::Padding)
+            Compound::parse(&bytes)
+                .expect("framing")
+                .iter()
+                .flatten()
+                .count(),
+            2
         );
     }
-    let padded = [0xa0, 204, 0, 1, 0, 0, 0, 4];
-    assert!(Compound::parse(&padded).is_ok());
-    assert_eq!(
-        Compound::parse(&[padded, padded].concat()),
-        Err(ParseError::Padding)
-    );
 }
 
 #[test]
