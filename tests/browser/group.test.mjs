@@ -1,15 +1,15 @@
 /**
  * Group keys in real browsers: names and identities on the page, somebody who joins and leaves
- * again, a ghost. The one who joins and leaves is a client of the test's own, so that every key it
- * ever held can be tried on what was recorded from the wire.
+ * again, ghosts, a restart. The keys of the one who leaves stay in its page's worker, so that every
+ * one that it ever held can be tried on what was recorded from the wire.
  */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { after, before, describe, test } from "node:test";
 import { Client } from "../lib/client.mjs";
-import { GroupPeer } from "../lib/group.mjs";
+import { GroupPeer, TestIssuer } from "../lib/group.mjs";
 import { startRelay, until } from "../lib/relay.mjs";
-import { launchChromium } from "./lib/browsers.mjs";
+import { launchChromium, launchFirefox } from "./lib/browsers.mjs";
 import { join, newConsult, waitConnected, waitOpened } from "./lib/consult.mjs";
 import { startRelay as startRestartable } from "./lib/relay.mjs";
 
@@ -24,12 +24,7 @@ describe("a consult with group keys", () => {
     relay = await startRelay();
     ({ issuer } = await (await fetch(`${relay.url}/v1/config`)).json());
     chromium = await launchChromium();
-    const link = new URLSearchParams({ room, issuer: Buffer.from(JSON.stringify(issuer)).toString("base64url") });
-    const consult = { href: () => `${relay.url}/?video=320x180@15#${link}` };
-    for (const name of ["Ada Haas", "Ben Okoro"]) {
-      const typeName = new Function(`document.querySelector("#own-name").value = ${JSON.stringify(name)}`);
-      pages.push(await join(chromium, relay, consult, typeName));
-    }
+    for (const name of ["Ada Haas", "Ben Okoro"]) pages.push(await join(chromium, relay, consult(), named(name)));
     for (const page of pages) await waitConnected(page);
   });
 
@@ -40,6 +35,12 @@ describe("a consult with group keys", () => {
     await relay?.stop();
   });
 
+  const consult = () => {
+    const link = new URLSearchParams({ room, issuer: Buffer.from(JSON.stringify(issuer)).toString("base64url") });
+    return { href: () => `${relay.url}/?video=320x180@15#${link}` };
+  };
+  /** A script that types a name before joining. */
+  const named = (name) => new Function(`document.querySelector("#own-name").value = ${JSON.stringify(name)}`);
   const group = (page) => page.evaluate(() => window.sealcast.room.group);
   const codes = async () => Promise.all(pages.map(async (page) => (await group(page))?.code));
   const vouched = async (jwk) => {
@@ -77,74 +78,104 @@ describe("a consult with group keys", () => {
     assert.equal(first, second);
   });
 
-  test("C opens from its epoch on, and nothing after it left, with any key it ever held", async () => {
-    const [a] = pages;
-    const audio = await a.evaluate(
+  test("C joins in a browser of its own, opens from its epoch on, and nothing after it left", async () => {
+    const [a, b] = pages;
+    const audioOf = (page) => page.evaluate(
       () => window.sealcast.room.publications.find(({ source }) => source === "audio").track,
     );
+    const audio = await audioOf(a);
     // The wire: a participant who is not in the group, and records what the relay forwards.
     tap = await Client.join(relay, await relay.token(room, ALL));
     await tap.connect({ slots: 1 });
     const mid = await tap.show("audio", 0, audio);
     const wire = () => (tap.received.get(mid) ?? []).filter((frame) => frame.length > 20);
-    await until("frames of before", () => wire().length >= 50);
+    const record = async (frames) => {
+      const from = wire().length;
+      await until(`${frames} frames on the wire`, () => wire().length >= from + frames);
+      return wire().slice(from);
+    };
+    const before = await record(50);
 
-    const c = await GroupPeer.join(relay, await relay.token(room, ALL), {
-      identify: vouched,
-      config: { issuer: { ...issuer, room } },
-    });
-    const before = wire().length;
-    await until("C is in", () => c.member.sendingEpoch() !== undefined);
-    await until("three members for everybody", async () => (await group(a)).members.length === 3);
-    const joined = c.member.epoch();
-    const tried = (frames) => frames.filter((frame) => opens(c, frame)).length;
-    assert.equal(tried(wire().slice(0, before)), 0, "nothing of before");
-    const since = wire().length;
-    await until("frames of C's time", () => wire().length >= since + 50);
-    const during = wire().slice(since);
-    assert.ok(tried(during.slice(0, 40)) >= 30, "C opens what was sealed since it joined");
+    const c = await join(chromium, relay, consult(), named("Cleo Lind"), keepWorkers);
+    pages.push(c);
+    // What the page opens in its own slots, live.
+    await waitOpened(c, [a.participant, b.participant], 30, ["audio"]);
+    await waitOpened(a, [c.participant], 10);
+    for (const page of pages) assert.equal((await group(page)).members.length, 3);
+    assert.equal(new Set(await codes()).size, 1);
+    const joined = (await group(c)).epoch;
+    assert.deepEqual(await opens(c, a, before), { tried: before.length, opened: 0 }, "nothing of before");
 
-    await c.leave();
+    // From here on C's page shows A's voice no more, so that what is recorded is new to its keys.
+    await c.evaluate((id) => window.sealcast.room.unsubscribe({ track: id }), audio);
+    await c.waitFor("no slot with A's voice", async (id) =>
+      !(await window.sealcast.room.stats()).receiving.some(({ track }) => track === id), audio);
+    const [first, second] = halves(await record(60));
+    const during = await opens(c, a, first);
+    assert.equal(during.opened, first.length, `what was sealed since C joined opens with C's keys: ${JSON.stringify(during)}`);
+
+    await c.evaluate(() => window.sealcast.room.leave());
+    pages.pop();
     await until("two members for everybody", async () => {
       const groups = await Promise.all(pages.map(group));
-      return groups.every(({ members, epoch }) => members.length === 2 && BigInt(epoch) > joined);
+      return groups.every(({ members, epoch }) => members.length === 2 && epoch > joined);
     });
-    // The positive control comes first: C has not forgotten what it knew.
-    assert.ok(tried(during.slice(40)) >= 1, "C's keys are still with it");
-    const left = wire().length;
-    await until("frames of after", () => wire().length >= left + 50);
-    assert.equal(tried(wire().slice(left)), 0, "nothing of after");
-    const [b] = pages.slice(1);
+    // Senders seal with the new epoch when all are ready, at the latest after two seconds (§11.6).
+    await a.waitFor("A's voice under the new keys", () => {
+      const { group, publications } = window.sealcast.room;
+      const { seal } = publications.find(({ source }) => source === "audio");
+      return (parseInt(seal.keyId.slice(-2), 16) & 0xff) === (group.epoch & 0xff);
+    });
+    await record(5);
+    const after = await record(50);
+    // The positive control comes with it: C's worker still has every key that C ever held.
+    assert.equal((await opens(c, a, second)).opened, second.length, "C's keys are still with it");
+    assert.deepEqual(await opens(c, a, after), { tried: after.length, opened: 0 }, "nothing of after");
+    await c.close();
+
     const opened = await b.evaluate((track) => window.sealcast.room.sealOf(track)?.opened ?? 0, audio);
     await b.waitFor("the call goes on", ({ track, opened }) =>
       window.sealcast.room.sealOf(track).opened > opened + 20, { track: audio, opened });
   });
 
-  test("a ghost that the relay lets in is refused on every page, and shown", async () => {
+  test("ghosts that the relay lets in are refused on every page, and shown", async () => {
     const [before] = await codes();
-    const ghost = await GroupPeer.join(relay, await relay.token(room, ALL), { identify: () => "id:ghost" });
+    // One without an identity, one of an issuer of the relay's own, one with a word about another's key.
+    const own = new TestIssuer(room);
+    const stolen = await vouched(JSON.parse('{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}'));
+    const ghosts = [];
+    for (const identify of [() => "id:ghost-1", (jwk) => `jwt:${own.assert("ghost-2", jwk)}`, () => stolen]) {
+      ghosts.push(await GroupPeer.join(relay, await relay.token(room, ALL), { identify }));
+    }
+    for (const ghost of ghosts) {
+      await until("the ghost is told", () => ghost.events.some(({ type }) => type === "not-admitted"));
+      assert.equal(ghost.member.epoch(), undefined, "it holds no key");
+    }
     for (const page of pages) {
-      await page.waitFor("the notice", () =>
-        document.querySelector(".notices")?.textContent.includes("without a valid identity"));
+      await page.waitFor("a notice for each", () => {
+        const notices = [...document.querySelectorAll(".notices .notice")];
+        return notices.filter(({ textContent }) => textContent.includes("without a valid identity")).length === 3;
+      });
       const { members, code } = await group(page);
       assert.equal(members.length, 2);
-      assert.equal(code, before);
-      const mark = await page.waitFor("the ghost's tile", (id) =>
-        document.querySelector(`[data-tile="${id}"] .seal-mark`)?.textContent, ghost.client.id);
-      assert.equal(mark, "Not in");
+      assert.equal(code, before, "the group did not move for them");
+      for (const ghost of ghosts) {
+        const mark = await page.waitFor("the ghost's tile", (id) =>
+          document.querySelector(`[data-tile="${id}"] .seal-mark`)?.textContent, ghost.client.id);
+        assert.equal(mark, "Not in");
+      }
     }
-    assert.ok(ghost.events.some(({ type }) => type === "not-admitted"));
-    await ghost.leave();
+    for (const ghost of ghosts) await ghost.leave();
   });
 });
 
-test("when the relay restarts in mid-call, the group goes on, and so does the media", async () => {
+test("Chromium and Firefox are one group; when the relay restarts in mid-call, it goes on, and so does the media", async () => {
   const relay = await startRestartable();
-  const chromium = await launchChromium();
+  const browsers = [await launchChromium(), await launchFirefox()];
   const pages = [];
   try {
     const consult = newConsult({ key: null });
-    for (let n = 0; n < 2; n++) pages.push(await join(chromium, relay, consult));
+    for (const browser of browsers) pages.push(await join(browser, relay, consult));
     const [a, b] = pages;
     const bothOpen = async () => {
       for (const [page, other] of [[a, b], [b, a]]) {
@@ -169,16 +200,46 @@ test("when the relay restarts in mid-call, the group goes on, and so does the me
     for (const [n, epoch] of (await epochs()).entries()) assert.ok(epoch >= epochsBefore[n], "the same group, not a new one");
   } finally {
     for (const page of pages) await page.close();
-    await chromium.close();
+    for (const browser of browsers) await browser.close();
     await relay.stop();
   }
 });
 
-function opens(peer, frame) {
-  try {
-    peer.member.open("opus", frame);
-    return true;
-  } catch {
-    return false;
-  }
+/** Runs ahead of a page's own scripts: its worker, and with it every key, outlives the room. */
+function keepWorkers() {
+  Worker.prototype.terminate = () => undefined;
+}
+
+/**
+ * Has a page's worker open frames of `sender`'s voice with the keys that it holds, by the same code
+ * that opens what arrives in a slot.
+ */
+async function opens(page, sender, frames) {
+  const encoded = frames.map((frame) => Buffer.from(frame).toString("base64"));
+  return page.evaluateInWorker(
+    async ({ owner, encoded }) => {
+      const track = `TR_recorded_${Math.random()}`;
+      const slot = `recorded-${track}`;
+      self.onmessage({ data: { type: "show", slot, track, sealed: true, owner } });
+      const decode = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0)).buffer;
+      const { readable, writable } = new TransformStream();
+      let opened = 0;
+      const sink = new WritableStream({ write: () => void opened++ });
+      self.onrtctransform({ transformer: { options: { role: "receiver", slot }, readable, writable: sink } });
+      const writer = writable.getWriter();
+      for (const text of encoded) {
+        await writer.write({ data: decode(text), getMetadata: () => ({ mimeType: "audio/opus" }) });
+      }
+      await writer.close();
+      // The pipe ends a few turns of the event loop after its last frame.
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      return { tried: encoded.length, opened };
+    },
+    { owner: sender.participant, encoded },
+  );
+}
+
+function halves(list) {
+  const middle = Math.ceil(list.length / 2);
+  return [list.slice(0, middle), list.slice(middle)];
 }

@@ -1,7 +1,7 @@
 /**
  * Chromium and Firefox with fake cameras and microphones, behind one small interface:
  * `open(url, before) → page` with `evaluate`, `waitFor`, `screenshot`, `resize` and `close`.
- * `before` runs in the page ahead of its own scripts.
+ * `before` runs in the page ahead of its own scripts. Chromium's pages have `evaluateInWorker` too.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -68,6 +68,8 @@ export async function launchChromium(flags = []) {
       return wrap(page, errors, {
         resize: (width, height) => page.setViewportSize({ width, height }),
         scheme: (colorScheme) => page.emulateMedia({ colorScheme }),
+        /** Runs `script` in the page's only worker, which holds the keys. */
+        evaluateInWorker: (script, argument) => page.workers()[0].evaluate(script, argument),
       });
     },
     async close() {
@@ -110,11 +112,10 @@ function listen(page) {
   return errors;
 }
 
-function wrap(page, errors, { resize, scheme }) {
+function wrap(page, errors, special) {
   return {
     errors,
-    resize,
-    scheme,
+    ...special,
     evaluate: (script, argument) => page.evaluate(script, argument),
     click: (selector) => page.click(selector),
     press: (key) => page.keyboard.press(key),

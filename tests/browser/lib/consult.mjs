@@ -25,9 +25,10 @@ export function newConsult({ room = `test-${randomBytes(6).toString("hex")}`, ke
  * Opens the consult's link, waits for the devices, joins, and waits until the room is joined.
  *
  * @param prepare a script that runs in the page before it joins
+ * @param before a script that runs ahead of the page's own
  */
-export async function join(browser, relay, consult, prepare) {
-  const page = await browser.open(consult.href(relay));
+export async function join(browser, relay, consult, prepare, before) {
+  const page = await browser.open(consult.href(relay), before);
   await page.waitFor("the pre-join page with its devices", () => {
     const ready = (id) => document.querySelector(`#${id}`)?.selectedOptions[0]?.value;
     return Boolean(ready("choose-camera") && ready("choose-microphone"));
