@@ -14,11 +14,12 @@ forbid() { # crate, names it must not depend on directly
 }
 
 runtime=(tokio libc mio socket2 rand quinn)
-for crate in sealcast-model sealcast-rtp sealcast-media sealcast-session sealcast-shard sealcast-delivery \
+for crate in sealcast-model sealcast-ring sealcast-rtp sealcast-media sealcast-session sealcast-shard sealcast-delivery \
              sealcast-srtp sealcast-sframe sealcast-mls; do
   forbid "$crate" "${runtime[@]}"
 done
-forbid sealcast-media sealcast-session sealcast-shard sealcast-io sealcast-control sealcast-srtp sealcast-sframe sealcast-mls
+forbid sealcast-ring sealcast-model sealcast-media sealcast-shard sealcast-io
+forbid sealcast-media sealcast-ring sealcast-session sealcast-shard sealcast-io sealcast-control sealcast-srtp sealcast-sframe sealcast-mls
 forbid sealcast-session sealcast-media sealcast-shard sealcast-io sealcast-control sealcast-sframe sealcast-mls
 forbid sealcast-control sealcast-shard sealcast-media sealcast-session sealcast-io sealcast-srtp sealcast-sframe sealcast-mls
 exit $fail

@@ -1,6 +1,7 @@
 //! The values that cross the media plane's border: keys, events, and where packets leave.
 
-use sealcast_model::{Mid, SlotId, Source, Time, TrackId};
+use crate::mirror::Mirror;
+use sealcast_model::{Mid, ShardId, SlotId, Source, Time, TrackId};
 
 /// A session, by the dense slab index that the shard chose for it. An index may be used again
 /// after [`Engine::remove_peer`](crate::Engine::remove_peer).
@@ -51,6 +52,12 @@ pub trait Egress {
 
     /// A plaintext RTCP packet for `to`, compound or of reduced size.
     fn rtcp(&mut self, to: PeerKey, packet: &[u8]);
+
+    /// A message for the media plane of another shard, with its packet if it is one that has.
+    /// False if it cannot be taken now, or if there is no such shard; the engine copes.
+    fn mirror(&mut self, _to: ShardId, _message: &Mirror, _packet: &[u8]) -> bool {
+        false
+    }
 }
 
 /// What the media plane tells the shard, by [`Engine::poll_event`](crate::Engine::poll_event).

@@ -121,3 +121,17 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_millis(1_000);
 /// Histories take no further packets, and give up what they hold, while less than one part in this
 /// many of the pool is free: what arrives goes before what may be asked for again.
 pub const POOL_RESERVE: usize = 4;
+
+/// How often a track's home is told again what is wanted of it: a message that was lost delays a
+/// picture by this much at most.
+pub const MIRROR_REFRESH: Duration = Duration::from_millis(500);
+
+/// Round trip between two shards, as far as asking again is concerned: both take their turn within
+/// it unless one is overloaded, and then asking more often would not help.
+pub const MIRROR_ROUND_TRIP: Duration = Duration::from_millis(20);
+
+/// Packets that other shards may ask for between two flushes: a full ring of them.
+pub const MIRROR_REPAIRS: usize = 1_024;
+
+/// Tracks that are not mirrored any more and whose home does not know yet.
+pub const MIRRORS_PARTED: usize = 4_096;

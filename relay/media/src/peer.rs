@@ -9,7 +9,7 @@ use sealcast_model::limits::{
 };
 use sealcast_model::{
     CodecParams, CommandError, HeaderExtension, MediaKind, Mid, ParticipantId, ReceiveMedia, Rid,
-    SessionId, SessionMedia, SlotId, SlotMedia, Time,
+    SessionId, SessionMedia, ShardId, SlotId, SlotMedia, Time,
 };
 use sealcast_rtp::ExtensionMap;
 use std::collections::BTreeSet;
@@ -91,6 +91,8 @@ pub(crate) struct Peer {
     pub(crate) cname: String,
     pub(crate) room: u32,
     pub(crate) connected: bool,
+    /// Where its session is, if that is another shard: this is then its mirror.
+    pub(crate) mirror: Option<ShardId>,
     pub(crate) extensions: ExtensionMap,
     pub(crate) extmap_allow_mixed: bool,
     pub(crate) rtcp_rsize: bool,
@@ -127,6 +129,7 @@ impl Peer {
             cname: participant.to_string(),
             room,
             connected: false,
+            mirror: None,
             extensions: extension_map(&media.extensions),
             extmap_allow_mixed: media.extmap_allow_mixed,
             rtcp_rsize: media.rtcp_rsize,

@@ -58,6 +58,8 @@ pub(crate) struct RtpStream {
     /// Its SSRC, once known.
     pub(crate) ssrc: Option<u32>,
     epoch: u32,
+    /// The life that its home has given it, if it is a mirror's.
+    pub(crate) mirror_life: u32,
     extender: SeqExtender,
     window: ReceiveWindow,
     pub(crate) reception: Reception,
@@ -115,6 +117,7 @@ impl RtpStream {
             track: None,
             ssrc: None,
             epoch: 0,
+            mirror_life: 0,
             extender: SeqExtender::new(),
             window: ReceiveWindow::new(),
             reception: Reception::default(),
@@ -175,6 +178,17 @@ impl RtpStream {
         }
         let sequence = self.extender.extend(number);
         (self.window.insert(sequence) != Arrival::Stale).then_some(sequence)
+    }
+
+    /// Takes an extended sequence number that the stream's home has given; false for a repetition
+    /// or one that is too old.
+    pub(crate) fn mirrored(&mut self, sequence: u64) -> bool {
+        self.window.insert(sequence) != Arrival::Stale
+    }
+
+    /// The extended sequence number that `number` most likely stands for.
+    pub(crate) fn extended(&self, number: u16) -> u64 {
+        self.extender.peek(number)
     }
 
     /// Notes the arrival of a packet for reports and clocks.

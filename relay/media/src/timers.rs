@@ -31,6 +31,8 @@ pub(crate) enum Timer {
     Review,
     /// Histories give up what is too old.
     Sweep,
+    /// Other shards are told again what is wanted of their tracks.
+    Mirrors,
 }
 
 /// A queue of hints.

@@ -3,9 +3,10 @@
 use crate::audio::ActiveSpeaker;
 use crate::layers::Layers;
 use crate::limits::{ENCODING_IDLE, LOUDEST};
+use crate::mirror::Satellite;
 use crate::slab::Slab;
 use crate::stream::RtpStream;
-use sealcast_model::{RoomId, SealRule, Source, Time, TrackId};
+use sealcast_model::{RoomId, SealRule, ShardId, Source, Time, TrackId};
 
 /// A room: a set of peers that may subscribe to each other's tracks.
 #[derive(Debug)]
@@ -56,9 +57,21 @@ pub(crate) struct Track {
     pub(crate) encodings: Vec<u32>,
     /// Its subscriptions.
     pub(crate) subscriptions: Vec<u32>,
+    /// Other shards that want it.
+    pub(crate) satellites: Vec<Satellite>,
 }
 
 impl Track {
+    /// Whether anybody, here or on another shard, gets it.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.subscriptions.is_empty() || !self.satellites.is_empty()
+    }
+
+    /// What is known of another shard that wants it.
+    pub(crate) fn satellite(&mut self, shard: ShardId) -> Option<&mut Satellite> {
+        self.satellites.iter_mut().find(|s| s.shard == shard)
+    }
+
     /// The encoding that a subscription with this limit is to get: the largest that sends and is
     /// within the limit, or the smallest that sends. A single encoding is chosen before it sends,
     /// so that a key frame can be asked for.

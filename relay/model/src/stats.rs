@@ -109,6 +109,12 @@ series! {
         TcpAccepted = "sealcast_ice_tcp_accepted_total" "ICE-TCP connections accepted.";
         TcpRefused = "sealcast_ice_tcp_refused_total" "ICE-TCP connections refused at the limit.";
         TcpExpired = "sealcast_ice_tcp_expired_total" "ICE-TCP connections closed because no session used them.";
+        MeshSent = "sealcast_mesh_messages_total" "Messages between shards about rooms on several of them, by outcome." ["outcome": "sent"];
+        MeshFull = "sealcast_mesh_messages_total" "Messages between shards about rooms on several of them, by outcome." ["outcome": "ring_full"];
+        MeshNoBuffer = "sealcast_mesh_messages_total" "Messages between shards about rooms on several of them, by outcome." ["outcome": "no_buffer"];
+        MeshReceived = "sealcast_mesh_received_total" "Messages taken from other shards.";
+        MeshRepaired = "sealcast_mesh_repairs_total" "Packets that another shard missed and asked for, by outcome." ["outcome": "sent"];
+        MeshUnrepaired = "sealcast_mesh_repairs_total" "Packets that another shard missed and asked for, by outcome." ["outcome": "gone"];
         EventsDropped = "sealcast_events_dropped_total" "Events to the control plane lost to a full queue.";
     }
 }
@@ -119,6 +125,7 @@ series! {
         Sessions = "sealcast_sessions" "Sessions open.";
         Rooms = "sealcast_rooms" "Rooms with a participant.";
         Tracks = "sealcast_tracks" "Tracks published.";
+        MirroredTracks = "sealcast_mirrored_tracks" "Tracks of other shards that can be shown here.";
         Subscriptions = "sealcast_subscriptions" "Slots that show a track.";
         TcpConnections = "sealcast_ice_tcp_connections" "ICE-TCP connections open.";
         PoolFree = "sealcast_packet_pool_free" "Free packet-pool slots.";

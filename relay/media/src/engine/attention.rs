@@ -5,6 +5,7 @@
 use super::Engine;
 use crate::api::{MediaEvent, PeerKey};
 use crate::limits::{ATTENTION_INTERVAL, ENCODING_UNWANTED};
+use crate::mirror::Satellite;
 use crate::timers::Timer;
 use crate::track::Track;
 use sealcast_model::{Source, Time};
@@ -59,6 +60,7 @@ impl Engine {
             if std::mem::replace(&mut track.audible, audible) == audible || audible {
                 continue;
             }
+            track.satellites.iter_mut().for_each(Satellite::pause);
             for subscription in &track.subscriptions {
                 if let Some(sub) = self.subscriptions.get_mut(*subscription) {
                     sub.rewriter.detach();
@@ -83,6 +85,13 @@ impl Engine {
                     track: id,
                 });
             }
+        }
+    }
+
+    /// Sees to it that encodings are reviewed regularly from `at` on.
+    pub(super) fn review_soon(&mut self, at: Time) {
+        if !std::mem::replace(&mut self.reviewing, true) {
+            self.timers.set(at, Timer::Review);
         }
     }
 
@@ -127,12 +136,16 @@ impl Engine {
             changed |= std::mem::replace(&mut stream.unwanted, unwanted) != unwanted;
             active |= u8::from(!unwanted) << place;
         }
-        let media = self
-            .peers
-            .get(track.peer as usize)
-            .and_then(Option::as_deref)
-            .and_then(|peer| peer.sending.get(usize::from(track.media)));
-        if let Some(media) = media.filter(|_| changed) {
+        if !changed {
+            return;
+        }
+        let publisher = self.peers.get(track.peer as usize);
+        let publisher = publisher.and_then(Option::as_deref);
+        if publisher.is_some_and(|peer| peer.mirror.is_some()) {
+            // The home hears of it, and tells the publisher what all shards want.
+            return self.note_interest(index);
+        }
+        if let Some(media) = publisher.and_then(|p| p.sending.get(usize::from(track.media))) {
             self.events.push_back(MediaEvent::EncodingsWanted {
                 peer: PeerKey(track.peer),
                 mid: media.mid,
@@ -144,8 +157,16 @@ impl Engine {
 
     /// The encodings that somebody gets or is to get, as bits by rank. The smallest is always one
     /// of them, so that a picture is there as soon as somebody looks.
-    fn wanted_ranks(&self, track: &Track) -> u8 {
+    pub(super) fn wanted_ranks(&self, track: &Track) -> u8 {
         let mut wanted = 1;
+        for (place, stream) in track.encodings.iter().enumerate() {
+            let elsewhere = |s: &Satellite| s.needed >> place & 1 == 1;
+            if let Some(stream) = self.streams.get(*stream)
+                && track.satellites.iter().any(elsewhere)
+            {
+                wanted |= 1 << track.rank(&self.streams, stream);
+            }
+        }
         for subscription in &track.subscriptions {
             let Some(sub) = self.subscriptions.get(*subscription) else {
                 continue;

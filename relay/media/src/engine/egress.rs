@@ -125,9 +125,13 @@ impl Engine {
                 .media(track.source)
                 .forwarded(sent.packets, sent.bytes);
         }
-        let keep = track.source.kind() == MediaKind::Video && !track.subscriptions.is_empty();
+        let keep = track.source.kind() == MediaKind::Video && track.is_wanted();
+        let mirrored = !track.satellites.is_empty();
         if keyframe_wanted {
             want_keyframe(&mut self.streams, &mut self.asking, index);
+        }
+        if mirrored {
+            self.mirror_row(pool, egress, index, row);
         }
         if keep {
             self.remember(now, pool, index, row);

@@ -9,14 +9,13 @@ use crate::layers::FrameLayers;
 use crate::limits::INBOX_MAX;
 use crate::peer::{Binding, Peer};
 use crate::seal::Verdict;
-use crate::timers::Timer;
 use sealcast_model::{Codec, Counter, PacketBuf, PacketPool, SealRule, Time};
 use sealcast_rtp::payload::rtx;
 use sealcast_rtp::{ExtensionKind, RtpHeader};
 
 /// Why a packet is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
+pub(super) enum Refusal {
     /// It belongs to no stream, or to one that nobody may get.
     Drop(Counter),
     /// It carries nothing and never should have.
@@ -31,14 +30,14 @@ enum Refusal {
 }
 
 /// A packet's stream, codec and extended sequence number.
-struct Placed {
-    stream: u32,
-    track: u32,
-    sequence: u64,
+pub(super) struct Placed {
+    pub(super) stream: u32,
+    pub(super) track: u32,
+    pub(super) sequence: u64,
     /// Bytes in front of the codec's own payload.
-    framing: usize,
-    codec_index: u8,
-    codec: Codec,
+    pub(super) framing: usize,
+    pub(super) codec_index: u8,
+    pub(super) codec: Codec,
 }
 
 impl Engine {
@@ -59,22 +58,33 @@ impl Engine {
             }
             Err(_) => Err(Refusal::Drop(Counter::DropRtpMalformed)),
         };
-        let (stream, sequence, packet) = match judged {
-            Ok((placed, incoming)) => (placed.stream, placed.sequence, Some((buf, incoming))),
+        let judged = match judged {
+            Ok((placed, incoming)) => Ok((placed.stream, placed.sequence, buf, incoming)),
             Err(refusal) => {
                 pool.release(buf);
-                match refusal {
-                    Refusal::Drop(counter) => return self.stats.add(counter, 1),
-                    Refusal::Ignore => return,
-                    Refusal::Skip {
-                        counter,
-                        stream,
-                        sequence,
-                    } => {
-                        counter.into_iter().for_each(|c| self.stats.add(c, 1));
-                        (stream, sequence, None)
-                    }
-                }
+                Err(refusal)
+            }
+        };
+        self.queue(pool, judged);
+    }
+
+    /// Puts a packet, or the gap that it leaves, into its stream's row.
+    pub(super) fn queue(
+        &mut self,
+        pool: &mut PacketPool,
+        judged: Result<(u32, u64, PacketBuf, Incoming), Refusal>,
+    ) {
+        let (stream, sequence, packet) = match judged {
+            Ok((stream, sequence, buf, incoming)) => (stream, sequence, Some((buf, incoming))),
+            Err(Refusal::Drop(counter)) => return self.stats.add(counter, 1),
+            Err(Refusal::Ignore) => return,
+            Err(Refusal::Skip {
+                counter,
+                stream,
+                sequence,
+            }) => {
+                counter.into_iter().for_each(|c| self.stats.add(c, 1));
+                (stream, sequence, None)
             }
         };
         let Some(found) = self
@@ -102,6 +112,19 @@ impl Engine {
         received: Time,
     ) -> Result<(Placed, Incoming), Refusal> {
         let placed = self.place(key, header, packet, received)?;
+        self.examine(now, key, header, packet, received, placed)
+    }
+
+    /// Looks into a packet whose place is known.
+    pub(super) fn examine(
+        &mut self,
+        now: Time,
+        key: u32,
+        header: &RtpHeader,
+        packet: &[u8],
+        received: Time,
+        placed: Placed,
+    ) -> Result<(Placed, Incoming), Refusal> {
         self.note_arrival(now, placed.stream, placed.sequence, placed.codec_index);
         let skip = |counter| Refusal::Skip {
             counter,
@@ -260,9 +283,9 @@ impl Engine {
         if !std::mem::replace(&mut track.started, true) {
             self.events
                 .push_back(MediaEvent::TrackStarted { track: track.id });
-            if track.encodings.len() > 1 && !std::mem::replace(&mut self.reviewing, true) {
+            if track.encodings.len() > 1 {
                 let from = self.streams.get(stream).and_then(|s| s.last_packet);
-                self.timers.set(from.unwrap_or_default(), Timer::Review);
+                self.review_soon(from.unwrap_or_default());
             }
         }
         Ok(index)

@@ -12,17 +12,20 @@ mod egress;
 mod feedback;
 mod ingress;
 mod membership;
+mod mirror;
 mod repair;
 mod reports;
 mod tracks;
 
 use self::bandwidth::Grant;
+use self::mirror::Mirroring;
 use self::repair::Resend;
 use crate::api::{Egress, LayerLimit, MediaEvent, PeerKey};
 use crate::config::MediaConfig;
 use crate::downlink::Downlink;
 use crate::inbox::Inbox;
 use crate::layers::Layers;
+use crate::mirror::Mirror;
 use crate::peer::Peer;
 use crate::prng::Prng;
 use crate::slab::Slab;
@@ -32,7 +35,7 @@ use crate::timers::{Timer, Timers};
 use crate::track::{Room, Track};
 use sealcast_model::{
     AssignSlot, CommandError, Gauge, NtpClock, PacketBuf, PacketPool, ParticipantId, Publish,
-    RoomId, SessionId, SessionMedia, ShardStats, SlotId, Time, TrackId,
+    RoomId, SessionId, SessionMedia, ShardId, ShardStats, SlotId, Time, TrackId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -86,6 +89,8 @@ pub struct Engine {
     grants: Vec<Grant>,
     /// What subscribers asked for since the last flush.
     resends: Vec<Resend>,
+    /// What concerns other shards.
+    mirroring: Mirroring,
     /// Buffers that wait for a pool to go back to.
     graveyard: Vec<PacketBuf>,
     /// When histories are swept next.
@@ -125,6 +130,7 @@ impl Engine {
             simulcasts: Vec::new(),
             grants: Vec::new(),
             resends: Vec::new(),
+            mirroring: Mirroring::default(),
             graveyard: Vec::new(),
             sweep_at: Time::NEVER,
             timers: Timers::default(),
@@ -163,6 +169,54 @@ impl Engine {
         media: &SessionMedia,
     ) -> Result<(), CommandError> {
         self.update(now, peer.0, media)
+    }
+
+    /// Adds the mirror of a publisher whose session is on another shard, `home`. It publishes as
+    /// any peer does; its packets come by [`handle_mirror`](Engine::handle_mirror).
+    ///
+    /// # Errors
+    /// As [`add_peer`](Engine::add_peer).
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "those of `add_peer`, and the home"
+    )]
+    pub fn add_mirror(
+        &mut self,
+        now: Time,
+        peer: PeerKey,
+        session: SessionId,
+        participant: ParticipantId,
+        room: RoomId,
+        media: &SessionMedia,
+        home: ShardId,
+    ) -> Result<(), CommandError> {
+        self.add_mirrored(now, peer.0, session, participant, room, media, home)
+    }
+
+    /// As [`update_peer`](Engine::update_peer), for a mirror.
+    ///
+    /// # Errors
+    /// As [`update_peer`](Engine::update_peer).
+    pub fn update_mirror(
+        &mut self,
+        now: Time,
+        peer: PeerKey,
+        media: &SessionMedia,
+    ) -> Result<(), CommandError> {
+        self.update_mirrored(now, peer.0, media)
+    }
+
+    /// Takes a message from the media plane of another shard, with a packet if it is one that has.
+    /// What cannot be used is dropped and counted.
+    pub fn handle_mirror(
+        &mut self,
+        now: Time,
+        pool: &mut PacketPool,
+        from: ShardId,
+        message: &Mirror,
+        packet: &[u8],
+    ) {
+        self.on_mirror(now, pool, from, message, packet);
     }
 
     /// The session's SRTP keys are there: egress may flow, and key frames are requested for its
@@ -280,6 +334,7 @@ impl Engine {
     pub fn flush<E: Egress>(&mut self, now: Time, pool: &mut PacketPool, egress: &mut E) {
         self.allocate_all(now);
         self.resend_all(now, pool, egress);
+        self.repair_mirrors(pool, egress);
         self.forward_all(now, pool, egress);
         self.bury(pool);
         self.send_nacks(now, egress);
@@ -287,6 +342,7 @@ impl Engine {
         self.send_reports(now, egress);
         self.send_arrivals(now, egress);
         self.send_probes(now, egress);
+        self.send_wishes(egress);
     }
 
     /// Runs the timers that are due. What they produce leaves with the next
@@ -316,6 +372,7 @@ impl Engine {
                 Timer::Attention(room) => self.on_attention(now, room),
                 Timer::Review => self.review_encodings(now),
                 Timer::Sweep => self.sweep(now),
+                Timer::Mirrors => self.refresh_mirrors(now),
                 Timer::Keyframe(stream) => {
                     if let Some(found) = self.streams.get_mut(stream) {
                         found.keyframe_timer = Time::NEVER;
@@ -356,7 +413,10 @@ impl Engine {
 
     fn publish_gauges(&self) {
         self.stats.set(Gauge::Rooms, self.rooms.len() as u64);
-        self.stats.set(Gauge::Tracks, self.tracks.len() as u64);
+        let mirrored = self.mirroring.tracks;
+        let tracks = self.tracks.len() - mirrored;
+        self.stats.set(Gauge::Tracks, tracks as u64);
+        self.stats.set(Gauge::MirroredTracks, mirrored as u64);
         self.stats.set(Gauge::Subscriptions, self.subscribed as u64);
     }
 }

@@ -70,9 +70,7 @@ impl Engine {
             .streams
             .get(index)
             .and_then(|stream| self.tracks.get(stream.track?));
-        if track.is_some_and(|t| {
-            !t.muted && !t.subscriptions.is_empty() && t.source.kind() == MediaKind::Video
-        }) {
+        if track.is_some_and(|t| !t.muted && t.is_wanted() && t.source.kind() == MediaKind::Video) {
             want_keyframe(&mut self.streams, &mut self.asking, index);
         }
     }
@@ -119,8 +117,9 @@ impl Engine {
             return;
         };
         let track = stream.track.and_then(|track| self.tracks.get(track));
-        let wanted = track
-            .is_some_and(|track| !track.muted && !track.blocked && !track.subscriptions.is_empty());
+        let wanted = track.is_some_and(|track| !track.muted && !track.blocked && track.is_wanted());
+        let home = peer.mirror.zip(track.map(|track| track.id));
+        let encoding = stream.encoding;
         let (Some(nacks), Some(ssrc)) = (stream.nacks.as_mut(), stream.ssrc) else {
             return;
         };
@@ -134,6 +133,10 @@ impl Engine {
             }
             if count == 0 {
                 break;
+            }
+            if let Some((home, track)) = home.filter(|_| wanted) {
+                let numbers = numbers.get(..count).unwrap_or_default();
+                Self::send_missing(home, track, encoding, numbers, egress);
             }
             if !wanted || !peer.connected {
                 continue;

@@ -176,10 +176,13 @@ impl Engine {
             };
             // Before its first packet there is nothing to name in a request, and the first frame
             // is a key frame.
-            let Some(ssrc) = stream.ssrc.filter(|_| peer.connected) else {
+            let ssrc = stream.ssrc.filter(|_| peer.connected);
+            let home = peer.mirror;
+            if ssrc.is_none() && home.is_none() {
                 continue;
-            };
-            if stream.keyframes.poll(now) {
+            }
+            let due_now = stream.keyframes.poll(now);
+            if let Some(ssrc) = ssrc.filter(|_| due_now) {
                 let request = KeyframeRequest::of(peer, stream, ssrc);
                 if let Some(request) = request {
                     request.send(peer, egress, &self.stats, stream.peer);
@@ -188,6 +191,9 @@ impl Engine {
             let due = stream.keyframes.due();
             if due != Time::NEVER && due < stream.keyframe_timer {
                 stream.keyframe_timer = self.timers.set(due, Timer::Keyframe(index));
+            }
+            if let Some(home) = home.filter(|_| due_now) {
+                self.send_mirrored_keyframe(home, index, egress);
             }
         }
         self.asking = asking;

@@ -6,6 +6,7 @@ use crate::bwe::RequestId;
 use crate::header::HeaderTemplate;
 use crate::layers::{LayerSelector, Layers};
 use crate::limits::FIRST_REPORT;
+use crate::mirror::Satellite;
 use crate::rewriter::Rewriter;
 use crate::seal::SealCheck;
 use crate::slab::Slab;
@@ -15,13 +16,13 @@ use crate::timers::Timer;
 use crate::track::Track;
 use sealcast_model::limits::SLOTS_PER_SESSION;
 use sealcast_model::{
-    AssignSlot, CommandError, MediaKind, PacketPool, Publish, SlotId, Source, Time,
+    AssignSlot, CommandError, MediaKind, PacketPool, Publish, SealRule, SlotId, Source, Time,
 };
 
 impl Engine {
     pub(super) fn add_track(
         &mut self,
-        _now: Time,
+        now: Time,
         key: u32,
         publish: &Publish,
     ) -> Result<(), CommandError> {
@@ -45,13 +46,18 @@ impl Engine {
             return Err(CommandError::Limit);
         }
         let encodings = media.encodings.clone();
+        let mirrored = peer.mirror.is_some();
         let track = Track {
             id: publish.track,
             room: peer.room,
             peer: key,
             media: at as u16,
             source: publish.source,
-            seal: publish.seal.clone(),
+            // What comes from its home was checked there.
+            seal: match mirrored {
+                true => SealRule::Any,
+                false => publish.seal.clone(),
+            },
             blocked: false,
             muted: false,
             speaking: false,
@@ -60,6 +66,7 @@ impl Engine {
             started: false,
             encodings,
             subscriptions: Vec::new(),
+            satellites: Vec::new(),
         };
         for stream in &track.encodings {
             if let Some(stream) = self.streams.get_mut(*stream) {
@@ -75,6 +82,9 @@ impl Engine {
         }
         if let Some(media) = self.peer_mut(key).and_then(|peer| peer.sending.get_mut(at)) {
             media.track = Some(index);
+        }
+        if mirrored {
+            self.note_mirrored(now, index);
         }
         self.publish_gauges();
         Ok(())
@@ -92,6 +102,9 @@ impl Engine {
             return;
         };
         self.track_ids.remove(&track.id);
+        if let Some(home) = self.peer(track.peer).and_then(|peer| peer.mirror) {
+            self.note_parted(home, track.id);
+        }
         if let Some(room) = self.rooms.get_mut(track.room) {
             room.voices.remove(index);
         }
@@ -163,6 +176,7 @@ impl Engine {
         if std::mem::replace(&mut track.muted, muted) == muted {
             return;
         }
+        track.satellites.iter_mut().for_each(Satellite::pause);
         for subscription in &track.subscriptions {
             let Some(sub) = self.subscriptions.get_mut(*subscription) else {
                 continue;
@@ -353,6 +367,7 @@ impl Engine {
             if let Some(stream) = sub.awaited().filter(|_| !track.muted) {
                 want_keyframe(&mut self.streams, &mut self.asking, stream);
             }
+            self.note_interest(index);
             self.report_soon(now, key);
         }
         self.announce_slot(subscription);
@@ -416,6 +431,7 @@ impl Engine {
         if let Some(track) = self.tracks.get_mut(track) {
             track.subscriptions.retain(|s| *s != subscription);
         }
+        self.note_interest(track);
     }
 
     /// Ends a slot.

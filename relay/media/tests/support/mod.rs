@@ -6,12 +6,12 @@
     reason = "each test binary uses its part of this module"
 )]
 
-use sealcast_media::{Egress, Engine, MediaConfig, MediaEvent, PacketMeta, PeerKey};
+use sealcast_media::{Egress, Engine, MediaConfig, MediaEvent, Mirror, PacketMeta, PeerKey};
 use sealcast_model::media::AnnouncedSsrc;
 use sealcast_model::{
     AssignSlot, Codec, CodecParams, CommandError, Counter, HeaderExtension, MediaKind, Mid,
     NtpClock, PacketPool, ParticipantId, Publish, ReceiveMedia, Rid, RoomId, SealRule, SessionId,
-    SessionMedia, ShardStats, SlotId, SlotMedia, Source, Time, TrackId,
+    SessionMedia, ShardId, ShardStats, SlotId, SlotMedia, Source, Time, TrackId,
 };
 use sealcast_rtp::rtcp::{Compound, Packet, RtcpWriter, SenderInfo};
 use sealcast_rtp::{Extension, HeaderFields, NtpTime, RtpHeader, write_header};
@@ -62,6 +62,10 @@ pub struct Recorder {
     pub rtcp: Vec<(u32, Vec<u8>)>,
     /// When each of `rtcp` was sent.
     pub rtcp_at: Vec<Time>,
+    /// What was said to other shards, and not taken from here yet.
+    pub mirrored: Vec<(ShardId, Mirror, Vec<u8>)>,
+    /// Messages to other shards that may wait; more are refused.
+    pub mirror_room: usize,
     now: Time,
 }
 
@@ -94,6 +98,14 @@ impl Egress for Recorder {
         assert!(compound.iter().all(|packet| packet.is_ok()));
         self.rtcp.push((to.0, packet.to_vec()));
         self.rtcp_at.push(self.now);
+    }
+
+    fn mirror(&mut self, to: ShardId, message: &Mirror, packet: &[u8]) -> bool {
+        let fits = self.mirrored.len() < self.mirror_room;
+        if fits {
+            self.mirrored.push((to, *message, packet.to_vec()));
+        }
+        fits
     }
 }
 
