@@ -24,6 +24,9 @@ pub struct SenderStats {
 pub struct HandshakeStats {
     /// Messages that were taken.
     pub taken: u64,
+    /// Of these, handshakes that had been taken before: sent again after a reconnection, or
+    /// replayed. They change nothing.
+    pub repeated: u64,
     /// Messages that were not: by kind (`proposal`, `commit`, `welcome`, `create`, `other`, or
     /// `unreadable`), then by the code of the [`HandleError`].
     pub refused: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,

@@ -259,7 +259,7 @@ impl GroupMember {
 
     /// What became of others' frames, sealed messages and handshakes, in JSON: `{"senders": {"<leaf>":
     /// {"opened", "auth", "unknown_kid", "replayed"}}, "malformed", "metadata": {"senders", "short",
-    /// "malformed", "unknown_sender"}, "handshakes": {"taken", "refused": {"<kind>": {"<code>"}}}}`.
+    /// "malformed", "unknown_sender"}, "handshakes": {"taken", "repeated", "refused": {"<kind>": {"<code>"}}}}`.
     pub fn stats(&self) -> String {
         let stats = serde_json::json!({
             "senders": self.member.sender_stats(),

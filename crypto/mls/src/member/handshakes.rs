@@ -36,6 +36,7 @@ impl Member {
             .any(|known| known.proposal_reference_ref() == reference)
         {
             // Sent again after a reconnection.
+            self.handshakes.repeated += 1;
             return Ok(());
         }
         group
@@ -73,6 +74,7 @@ impl Member {
         let group = self.group.as_mut().ok_or(HandleError::NoGroup)?;
         if message.epoch() < group.epoch() && message.group_id() == group.group_id() {
             // Replayed after a reconnection; processed already.
+            self.handshakes.repeated += 1;
             return Ok(());
         }
         match self.apply_commit(now, message) {

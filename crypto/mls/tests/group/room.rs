@@ -20,6 +20,8 @@ pub(crate) struct Room {
     pub(crate) told: BTreeMap<u64, Vec<Output>>,
     /// Everything that the delivery service sent to each client, in order.
     pub(crate) sent: BTreeMap<u64, Vec<ToMember>>,
+    /// What clients refused of what the delivery service sent them.
+    pub(crate) errors: Vec<String>,
     /// Clients whom nothing reaches but what a test hands them.
     pub(crate) cut_off: Vec<u64>,
     /// Milliseconds since the start.
@@ -36,6 +38,7 @@ impl Room {
             clients: BTreeMap::new(),
             told: BTreeMap::new(),
             sent: BTreeMap::new(),
+            errors: Vec::new(),
             cut_off: Vec::new(),
             now: 0,
             suite,
@@ -50,6 +53,7 @@ impl Room {
         }
         room.run(4000);
         assert!(room.met(1..=count), "{:?}", room.told);
+        assert_eq!(room.errors, [""; 0]);
         room
     }
 
@@ -160,7 +164,9 @@ impl Room {
                     if let Some(client) = self.clients.get_mut(&id)
                         && !self.cut_off.contains(&id)
                     {
-                        client.handle_group(unix, &output.message).unwrap();
+                        let result = client.handle_group(unix, &output.message);
+                        self.errors
+                            .extend(result.err().map(|error| error.to_string()));
                     }
                 }
             }
