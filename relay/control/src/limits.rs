@@ -32,13 +32,6 @@ pub const REQUESTS_PER_SECOND: u32 = 50;
 /// Requests a client may send at once.
 pub const REQUEST_BURST: u32 = 100;
 
-/// Sealed messages a second that a client may send in the long run: names, chat, annotations.
-/// Each is copied to everybody in the room.
-pub const SEALED_PER_SECOND: u32 = 20;
-
-/// Sealed messages a client may send at once.
-pub const SEALED_BURST: u32 = 60;
-
 /// Frames of one track that a report is believed to be about: an hour at 120 a second.
 pub const REPORTED_FRAMES: u32 = 432_000;
 

@@ -14,6 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sealcast_mls::identity::Claim;
 use sealcast_mls::{GroupSuite, Member, MemberConfig, MemberKey};
+use sealcast_model::{CloseReason, Command, Event};
 use serde_json::json;
 use std::time::Duration;
 use support::{Relay, Setup, Socket, moderator};
@@ -290,6 +291,86 @@ async fn sealed_messages_go_to_the_others_or_to_one() {
             u32::from(a.request("sealed", json!({"data": "AA=="})).await["code"] == "rate_limited");
     }
     assert!(limited >= 8, "{limited}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sealed_messages_on_the_data_channel_reach_those_who_have_one_there_and_others_by_signalling()
+ {
+    let relay = relay();
+    let mut a = relay.client("r").await;
+    let mut b = relay.client("r").await;
+    let mut c = relay.client("r").await;
+    let mut stranger = relay.client("other").await;
+    let mut sessions = Vec::new();
+    for socket in [&mut a, &mut b, &mut c, &mut stranger] {
+        socket.offer(&[("0", "application", "sendrecv")]).await;
+        sessions.push(relay.shard().last_session());
+    }
+    // C's channel is not open.
+    for session in [sessions[0], sessions[1], sessions[3]] {
+        relay.emit(Event::DataOpen { session });
+    }
+    relay.shard().take();
+    let say = |binary, data: &[u8]| {
+        relay.emit(Event::Data {
+            session: sessions[0],
+            binary,
+            data: data.to_vec(),
+        });
+        relay.shard().take()
+    };
+    match &say(true, &[0, 1, 2])[..] {
+        [
+            Command::SendData {
+                sessions: to,
+                binary: true,
+                data,
+            },
+        ] => assert_eq!((to, &data[..]), (&vec![sessions[1]], &[0, 1, 2][..])),
+        other => panic!("{other:?}"),
+    }
+    let event = c.event("sealed").await;
+    assert_eq!(event["participant"], a.joined["participant"]);
+    assert_eq!(event["data"], "AAEC");
+    let lane = "sealcast_sealed_messages_total{lane=\"data_channel\"}";
+    assert_eq!(relay.metric(lane), 1.0);
+
+    // Text has no meaning there, and an empty message neither; who sends it is told.
+    for (binary, data) in [(false, &b"{\"type\":\"sealed\"}"[..]), (true, b"")] {
+        match &say(binary, data)[..] {
+            [
+                Command::SendData {
+                    sessions: to,
+                    binary: false,
+                    data,
+                },
+            ] => {
+                assert_eq!(to, &vec![sessions[0]]);
+                let told: serde_json::Value = serde_json::from_slice(data).unwrap();
+                assert_eq!(
+                    (&told["type"], &told["code"]),
+                    (&json!("error"), &json!("bad_message"))
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let refused = "sealcast_signal_requests_total{result=\"bad_message\",type=\"data\"}";
+    assert_eq!(relay.metric(refused), 2.0);
+    assert_eq!(relay.metric(lane), 1.0);
+    // A session that has ended says nothing more.
+    relay.emit(Event::SessionClosed {
+        session: sessions[0],
+        reason: CloseReason::PeerClosed,
+    });
+    assert!(say(true, b"late").is_empty());
+    for socket in [&mut a, &mut b, &mut stranger] {
+        let ping = socket
+            .refused("unpublish", json!({"track": "TR_00000000000000aa"}))
+            .await;
+        assert_eq!(ping, "no_track");
+        assert!(!socket.events.iter().any(|e| e["type"] == "sealed"));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use crate::limits::{BURST, RATE};
 use openmls::prelude::KeyPackage;
 use sealcast_group_wire::{MAX_KEY_PACKAGES, Resume};
-use sealcast_model::Time;
+use sealcast_model::{Time, TokenBucket};
 use std::collections::VecDeque;
 
 /// One participant of the room, member of the group or not.
@@ -24,7 +24,7 @@ pub(crate) struct Participant {
     pub(crate) stale_leaf: bool,
     /// The members declined to add it.
     pub(crate) declined: bool,
-    bucket: Bucket,
+    bucket: TokenBucket,
 }
 
 impl Participant {
@@ -38,7 +38,7 @@ impl Participant {
             ready: None,
             stale_leaf: false,
             declined: false,
-            bucket: Bucket::new(now),
+            bucket: TokenBucket::new(RATE, BURST, now),
         }
     }
 
@@ -77,52 +77,5 @@ impl Participant {
         let ask = self.connected && self.key_packages.is_empty() && !self.asked_for_key_packages;
         self.asked_for_key_packages |= ask;
         ask
-    }
-}
-
-/// A token bucket of [`BURST`] messages that fills with [`RATE`] a second.
-struct Bucket {
-    /// Messages, in thousandths.
-    level: u64,
-    filled: Time,
-}
-
-impl Bucket {
-    fn new(now: Time) -> Self {
-        Self {
-            level: u64::from(BURST) * 1000,
-            filled: now,
-        }
-    }
-
-    fn take(&mut self, now: Time) -> bool {
-        let millis = now.as_millis().saturating_sub(self.filled.as_millis());
-        let gained = millis.saturating_mul(u64::from(RATE));
-        self.level = self
-            .level
-            .saturating_add(gained)
-            .min(u64::from(BURST) * 1000);
-        self.filled = self.filled.max(now);
-        let enough = self.level >= 1000;
-        if enough {
-            self.level -= 1000;
-        }
-        enough
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bucket_allows_a_burst_and_then_the_rate() {
-        let mut bucket = Bucket::new(Time::ZERO);
-        assert!((0..BURST).all(|_| bucket.take(Time::ZERO)));
-        assert!(!bucket.take(Time::ZERO));
-        let sent = (0..10_000).filter(|&millis| bucket.take(Time::from_millis(millis)));
-        assert_eq!(sent.count() as u32, RATE * 10 - 1);
-        assert!((0..BURST).all(|_| bucket.take(Time::from_millis(1_000_000))));
-        assert!(!bucket.take(Time::from_millis(1_000_000)));
     }
 }

@@ -74,10 +74,11 @@ pub enum Command {
         /// The sizes.
         sizes: Vec<SlotSize>,
     },
-    /// Send a data-channel message, if the session's channel is open.
+    /// Send a data-channel message to sessions of one room, where their channels are open and take
+    /// it; who does not get it is counted.
     SendData {
-        /// The session.
-        session: SessionId,
+        /// The sessions.
+        sessions: Vec<SessionId>,
         /// Binary or text.
         binary: bool,
         /// At most [`limits::DATA_MESSAGE_MAX`](crate::limits::DATA_MESSAGE_MAX) bytes.
@@ -155,7 +156,8 @@ pub enum Event {
         /// The session.
         session: SessionId,
     },
-    /// A data-channel message from the client.
+    /// A data-channel message from the client. Of these there are no more than
+    /// [`limits::SEALED_PER_SECOND`](crate::limits::SEALED_PER_SECOND) from one session.
     Data {
         /// The session.
         session: SessionId,

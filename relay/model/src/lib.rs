@@ -11,6 +11,7 @@ pub mod command;
 pub mod ids;
 pub mod limits;
 pub mod media;
+pub mod rate;
 pub mod stats;
 pub mod time;
 
@@ -24,5 +25,6 @@ pub use media::{
     Codec, CodecParams, Direction, HeaderExtension, MediaKind, Mid, ReceiveMedia, Rid, SealRule,
     SessionMedia, SlotMedia, Source, WebRtcParams,
 };
+pub use rate::TokenBucket;
 pub use stats::{Counter, Gauge, ShardStats};
 pub use time::{NtpClock, Time};

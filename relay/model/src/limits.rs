@@ -30,6 +30,14 @@ pub const EXTENSIONS_PER_SESSION: usize = 24;
 /// One data-channel message, bytes. Signalling notices are under 200; sealed metadata under 16 Ki.
 pub const DATA_MESSAGE_MAX: usize = 16 * 1024;
 
+/// Sealed messages a second that a client may send in the long run on each lane, signalling and
+/// data channel: names, chat, strokes, a pointer that moves. Each is copied to everybody in the
+/// room.
+pub const SEALED_PER_SECOND: u32 = 20;
+
+/// Sealed messages a client may send at once on each lane.
+pub const SEALED_BURST: u32 = 60;
+
 /// Commands queued to one shard. A full queue answers `busy` to the client that caused it.
 pub const COMMAND_QUEUE: usize = 4_096;
 

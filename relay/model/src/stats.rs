@@ -75,6 +75,7 @@ series! {
         DropTcpBackpressure = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "tcp_backpressure"];
         DropTcpFraming = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "tcp_framing"];
         DropDataMessage = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "data_message"];
+        DropDataRate = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "data_rate"];
         DropEgressFull = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "egress_full"];
         DropUnsealable = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "unsealable"];
         DropSendBuffer = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "send_buffer"];

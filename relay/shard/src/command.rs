@@ -1,7 +1,7 @@
 //! What a shard does with commands of the control plane.
 
 use crate::notices::Notices;
-use crate::sessions::Entry;
+use crate::sessions::{DataMeter, Entry};
 use crate::shard::Shard;
 use sealcast_media::PeerKey;
 use sealcast_model::{
@@ -83,10 +83,14 @@ impl Shard {
                 }
             }
             Command::SendData {
-                session,
+                sessions,
                 binary,
                 data,
-            } => self.send_data(now, session, binary, &data),
+            } => {
+                for session in sessions {
+                    self.send_data(now, session, binary, &data);
+                }
+            }
             Command::Stop => self.stop(now),
         }
     }
@@ -155,6 +159,7 @@ impl Shard {
             slot_ssrcs: slot_ssrcs(media),
             had_path: false,
             closing: None,
+            data_in: DataMeter::new(now),
             #[cfg(test)]
             sabotaged: false,
         });
@@ -257,10 +262,14 @@ fn about(command: &Command) -> (Option<RequestId>, Option<SessionId>) {
             request, session, ..
         } => (Some(*request), Some(*session)),
         Command::Publish { request, publish } => (Some(*request), Some(publish.session)),
-        Command::CloseSession { session, .. }
-        | Command::SizeSlots { session, .. }
-        | Command::SendData { session, .. } => (None, Some(*session)),
-        Command::Unpublish { .. } | Command::SetMuted { .. } | Command::Stop => (None, None),
+        Command::CloseSession { session, .. } | Command::SizeSlots { session, .. } => {
+            (None, Some(*session))
+        }
+        // A step of a session that panics is contained where it is made.
+        Command::SendData { .. }
+        | Command::Unpublish { .. }
+        | Command::SetMuted { .. }
+        | Command::Stop => (None, None),
     }
 }
 

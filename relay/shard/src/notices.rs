@@ -3,6 +3,7 @@
 //! Each slot keeps only its newest state, so a client that reads slowly is never owed more than
 //! one message for each slot.
 
+use sealcast_model::limits::{SEALED_BURST, SEALED_PER_SECOND};
 use sealcast_model::{Mid, SlotId, TrackId};
 use std::fmt::Write;
 
@@ -24,13 +25,15 @@ pub(crate) enum Notice {
     Speaker(Option<TrackId>),
     /// Which encodings of an m-line anybody gets: bits, and how many there are.
     Encodings { mid: Mid, active: u8, count: u8 },
+    /// It says too much on the data channel.
+    DataRate,
 }
 
 impl Notice {
     /// Whether this makes the other one obsolete.
     fn replaces(&self, other: &Notice) -> bool {
         match (self, other) {
-            (Notice::Speaker(_), Notice::Speaker(_)) => true,
+            (Notice::Speaker(_), Notice::Speaker(_)) | (Notice::DataRate, Notice::DataRate) => true,
             (Notice::Encodings { mid: a, .. }, Notice::Encodings { mid: b, .. }) => a == b,
             _ => false,
         }
@@ -44,7 +47,7 @@ pub(crate) struct Notices {
     open: bool,
     slots: Vec<(SlotState, Unsent)>,
     unsent: usize,
-    /// Other notices, newest last; at most one for each m-line and one beside.
+    /// Other notices, newest last; at most one for each m-line and two beside.
     others: Vec<Notice>,
     text: String,
 }
@@ -151,6 +154,10 @@ fn write_other(out: &mut String, notice: &Notice) {
             }
             write!(out, "]}}")
         }
+        Notice::DataRate => write!(
+            out,
+            r#"{{"type":"error","code":"rate_limited","message":"{SEALED_PER_SECOND} data messages a second, {SEALED_BURST} at once","retry":true}}"#
+        ),
     };
 }
 

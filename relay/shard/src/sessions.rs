@@ -1,7 +1,8 @@
 //! The sessions of a shard, by a dense index that is also their media peer key.
 
 use crate::notices::Notices;
-use sealcast_model::{CloseReason, SessionId};
+use sealcast_model::limits::{SEALED_BURST, SEALED_PER_SECOND};
+use sealcast_model::{CloseReason, SessionId, Time, TokenBucket};
 use sealcast_session::{Path, Session, SessionOutput};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -19,9 +20,50 @@ pub(crate) struct Entry {
     pub(crate) had_path: bool,
     /// Why it is being closed from this side.
     pub(crate) closing: Option<CloseReason>,
+    /// What its client may still send on the data channel.
+    pub(crate) data_in: DataMeter,
     /// Makes the next step panic: a bug, for tests of what becomes of it.
     #[cfg(test)]
     pub(crate) sabotaged: bool,
+}
+
+/// How much a client may say on its data channel.
+#[derive(Debug)]
+pub(crate) struct DataMeter {
+    bucket: TokenBucket,
+    /// The client has been told that it says too much, and has said nothing acceptable since.
+    told: bool,
+}
+
+/// What becomes of a data message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DataVerdict {
+    Pass,
+    /// Over the limit. The client is to be told.
+    Refuse,
+    /// Over the limit, as the client knows.
+    Ignore,
+}
+
+impl DataMeter {
+    pub(crate) fn new(now: Time) -> Self {
+        DataMeter {
+            bucket: TokenBucket::new(SEALED_PER_SECOND, SEALED_BURST, now),
+            told: false,
+        }
+    }
+
+    /// A message came in.
+    pub(crate) fn judge(&mut self, now: Time) -> DataVerdict {
+        if self.bucket.take(now) {
+            self.told = false;
+            DataVerdict::Pass
+        } else if std::mem::replace(&mut self.told, true) {
+            DataVerdict::Ignore
+        } else {
+            DataVerdict::Refuse
+        }
+    }
 }
 
 /// The session panicked and must not be touched again.

@@ -1,7 +1,7 @@
 //! What a shard does with the outputs of sessions and of the media plane.
 
 use crate::notices::Notice;
-use crate::sessions::Panicked;
+use crate::sessions::{DataVerdict, Panicked};
 use crate::shard::Shard;
 use sealcast_media::{MediaEvent, PeerKey};
 use sealcast_model::{CloseReason, Counter, Event, Gauge, Time};
@@ -100,16 +100,24 @@ impl Shard {
                 entry.notices.channel_opened();
                 self.events.push(Event::DataOpen { session });
             }
-            SessionOutput::Data { binary, data } => {
-                let event = Event::Data {
-                    session,
-                    binary,
-                    data,
-                };
-                if !self.events.push_data(event) {
-                    self.count(Counter::EventsDropped);
+            SessionOutput::Data { binary, data } => match entry.data_in.judge(now) {
+                DataVerdict::Pass => {
+                    let event = Event::Data {
+                        session,
+                        binary,
+                        data,
+                    };
+                    if !self.events.push_data(event) {
+                        self.count(Counter::EventsDropped);
+                    }
                 }
-            }
+                verdict => {
+                    if verdict == DataVerdict::Refuse {
+                        entry.notices.tell(Notice::DataRate);
+                    }
+                    self.count(Counter::DropDataRate);
+                }
+            },
             SessionOutput::DataRefused => self.count(Counter::DropDataMessage),
             SessionOutput::Closed(reason) => {
                 let reason = entry.closing.unwrap_or(reason);

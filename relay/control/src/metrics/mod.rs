@@ -233,6 +233,9 @@ impl Metrics {
         }
         self.group_events(&Counters::default(), &Counters::default());
         self.client_frames(0, 0, 0);
+        for lane in ["signalling", "data_channel"] {
+            self.sealed_messages.with_label_values(&[lane]);
+        }
         for error in TokenError::ALL {
             self.tokens_refused.with_label_values(&[error.reason()]);
         }
@@ -313,10 +316,9 @@ impl Metrics {
         self.group_messages.with_label_values(&[result]).inc();
     }
 
-    pub(crate) fn sealed_message(&self) {
-        self.sealed_messages
-            .with_label_values(&["signalling"])
-            .inc();
+    /// `lane`: `signalling` or `data_channel`.
+    pub(crate) fn sealed_message(&self, lane: &'static str) {
+        self.sealed_messages.with_label_values(&[lane]).inc();
     }
 
     pub(crate) fn client_frames(&self, opened: u32, unknown_key: u32, failed: u32) {

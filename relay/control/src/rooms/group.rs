@@ -10,6 +10,7 @@ use super::client::Client;
 use super::event::message;
 use super::room::Room;
 use super::{Rooms, Seat};
+use crate::clock::Stopwatch;
 use crate::metrics::Metrics;
 use crate::refusal::{Code, Refusal};
 use base64::Engine;
@@ -35,7 +36,7 @@ pub(crate) struct Group {
 struct Service {
     delivery: DeliveryService,
     /// What its times count from.
-    epoch: Instant,
+    clock: Stopwatch,
     /// What the metrics have seen of its counters.
     counted: Counters,
     /// Whether it is counted as a group.
@@ -56,7 +57,7 @@ impl Group {
         let service = key.map(|key| {
             Mutex::new(Service {
                 delivery: DeliveryService::new(Arc::clone(key)),
-                epoch: Instant::now(),
+                clock: Stopwatch::start(),
                 counted: Counters::default(),
                 active: false,
                 has_timer: false,
@@ -86,7 +87,7 @@ impl LockedGroup<'_> {
     /// A participant with a socket was let in.
     pub(crate) fn on_joined(&mut self, id: ParticipantId) {
         if let Some(service) = &mut self.0 {
-            let now = service.now();
+            let now = service.clock.now();
             service.delivery.handle_join(now, id);
         }
     }
@@ -94,7 +95,7 @@ impl LockedGroup<'_> {
     /// Its socket is gone, or another one has taken over and has said nothing yet.
     pub(crate) fn on_disconnected(mut self, room: &Room, id: ParticipantId) {
         if let Some(service) = &mut self.0 {
-            let now = service.now();
+            let now = service.clock.now();
             service.delivery.handle_disconnect(now, id);
             service.flush(room);
         }
@@ -103,7 +104,7 @@ impl LockedGroup<'_> {
     /// It is no longer in the room.
     pub(crate) fn on_left(mut self, room: &Room, id: ParticipantId) {
         if let Some(service) = &mut self.0 {
-            let now = service.now();
+            let now = service.clock.now();
             service.delivery.handle_leave(now, id);
             service.flush(room);
         }
@@ -111,11 +112,6 @@ impl LockedGroup<'_> {
 }
 
 impl Service {
-    fn now(&self) -> Time {
-        let elapsed = Instant::now().saturating_duration_since(self.epoch);
-        Time::from_nanos(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
-    }
-
     /// Sends what is to be sent, counts what happened, and sets the timer.
     fn flush(&mut self, room: &Room) {
         #[derive(Serialize)]
@@ -181,7 +177,7 @@ impl Rooms {
             service.has_timer = true;
             self.runtime.spawn(keep_time(Arc::clone(room)));
         }
-        let now = service.now();
+        let now = service.clock.now();
         let result = service.delivery.handle_message(now, seat.participant, data);
         service.flush(room);
         drop(service);
@@ -210,9 +206,7 @@ async fn keep_time(room: Arc<Room>) {
             let LockedGroup(Some(service)) = room.group.lock() else {
                 return;
             };
-            let at = service
-                .deadline
-                .map(|at| service.epoch + Duration::from_nanos(at.as_nanos()));
+            let at = service.deadline.map(|at| service.clock.at(at));
             at.map(|at| at.max(Instant::now() + TIMER_RESOLUTION))
         };
         if room.lock().closed {
@@ -228,7 +222,7 @@ async fn keep_time(room: Arc<Room>) {
             } => {}
         }
         if let LockedGroup(Some(mut service)) = room.group.lock() {
-            let now = service.now();
+            let now = service.clock.now();
             service.delivery.handle_timeout(now);
             service.flush(&room);
         }

@@ -36,13 +36,16 @@ impl Rooms {
             Event::SessionClosed { session, reason } => self.session_closed(session, reason),
             Event::TrackBlocked { track } => self.track_blocked(track),
             Event::TrackStarted { track } => tracing::debug!(%track, "first packet"),
-            // Version 1 has no message from client to relay on the data channel, and slot
-            // notices are the shard's.
-            Event::DataOpen { .. } | Event::Data { .. } => {}
+            Event::DataOpen { session } => self.data_opened(session),
+            Event::Data {
+                session,
+                binary,
+                data,
+            } => self.data_message(session, binary, data),
         }
     }
 
-    fn seat_of(&self, session: SessionId) -> Option<Seat> {
+    pub(super) fn seat_of(&self, session: SessionId) -> Option<Seat> {
         self.sessions.get(&session).map(|seat| seat.clone())
     }
 

@@ -68,6 +68,8 @@ pub(crate) struct Participant {
 /// A media session, from the moment its shard was told of it.
 pub(crate) struct Session {
     pub(crate) id: SessionId,
+    /// Its data channel is open.
+    pub(crate) data_open: bool,
     pub(crate) negotiated: Negotiated,
     /// Our ICE credentials, which every answer of the session repeats.
     pub(crate) ufrag: String,

@@ -1,11 +1,15 @@
-//! What clients send each other sealed (PROTOCOL.md §6.2), and what they report about opening each
-//! other's frames (§6.3).
+//! What clients send each other sealed, by signalling (PROTOCOL.md §6.2) or the data channel (§8),
+//! and what they report about opening each other's frames (§6.3).
 
 use super::client::Client;
 use super::event::message;
 use super::{Rooms, Seat};
-use crate::refusal::Refusal;
-use sealcast_model::{ParticipantId, TrackId};
+use crate::refusal::{Code, Refusal};
+use crate::sdp::Role;
+use axum::extract::ws::Utf8Bytes;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sealcast_model::{Command, ParticipantId, SessionId, TrackId};
 use serde::Serialize;
 
 /// What a client tells about the frames of one track since its last report.
@@ -34,17 +38,7 @@ impl Rooms {
         to: Option<ParticipantId>,
         data: &str,
     ) -> Result<(), Refusal> {
-        #[derive(Serialize)]
-        struct Sealed<'a> {
-            r#type: &'static str,
-            participant: String,
-            data: &'a str,
-        }
-        let text = message(&Sealed {
-            r#type: "sealed",
-            participant: seat.participant.to_string(),
-            data,
-        });
+        let text = sealed_event(seat.participant, data);
         let state = seat.room.lock();
         state.check_socket(seat.participant, client)?;
         for p in &state.participants {
@@ -54,8 +48,75 @@ impl Rooms {
             }
         }
         drop(state);
-        self.metrics.sealed_message();
+        self.metrics.sealed_message("signalling");
         Ok(())
+    }
+
+    /// A session's data channel is open: sealed messages reach it there from now on.
+    pub(super) fn data_opened(&self, session: SessionId) {
+        let Some(seat) = self.seat_of(session) else {
+            return;
+        };
+        let mut state = seat.room.lock();
+        let open = state.participant(seat.participant);
+        let open = open.and_then(|p| p.session.as_mut());
+        if let Some(open) = open.filter(|s| s.id == session) {
+            open.data_open = true;
+        }
+    }
+
+    /// Takes a client's message on the data channel. A sealed one goes to all others: on their
+    /// data channels, and to those who have none open by signalling.
+    ///
+    /// The shard has seen to it that nobody says too much.
+    pub(super) fn data_message(&self, session: SessionId, binary: bool, data: Vec<u8>) {
+        let Some(seat) = self.seat_of(session) else {
+            return;
+        };
+        if let Err(refusal) = check_data(&seat, binary, &data) {
+            self.metrics.request::<()>("data", &Err(refusal.clone()));
+            let told = refusal.message(None);
+            return self.send_data(&seat, vec![session], false, told.as_bytes());
+        }
+        let (mut channels, mut sockets) = (Vec::new(), Vec::new());
+        {
+            let state = seat.room.lock();
+            for p in state
+                .participants
+                .iter()
+                .filter(|p| p.id != seat.participant)
+            {
+                let open = p.session.as_ref().filter(|s| s.data_open);
+                match (open, &p.client) {
+                    (Some(open), _) if p.role == Role::Interactive => channels.push(open.id),
+                    (_, Some(client)) => sockets.push(client.clone()),
+                    _ => {}
+                }
+            }
+        }
+        if !sockets.is_empty() {
+            let text = sealed_event(seat.participant, &STANDARD.encode(&data));
+            for client in sockets {
+                client.send(text.clone());
+            }
+        }
+        if !channels.is_empty() {
+            self.send_data(&seat, channels, true, &data);
+        }
+        self.metrics.sealed_message("data_channel");
+    }
+
+    /// Has a shard send on data channels. What it does not take for lack of room is lost and
+    /// counted, as whatever a channel does not take is.
+    fn send_data(&self, seat: &Seat, sessions: Vec<SessionId>, binary: bool, data: &[u8]) {
+        let command = Command::SendData {
+            sessions,
+            binary,
+            data: data.to_vec(),
+        };
+        if self.shards.send(seat.room.shard, command).is_err() {
+            tracing::debug!(room = %seat.room.id, "the shard took no data message");
+        }
     }
 
     /// Takes a client's word on what it could open. Operators see sums; the log says which
@@ -77,4 +138,35 @@ impl Rooms {
             }
         }
     }
+}
+
+/// Whether this may be a sealed message, from somebody who may send one.
+fn check_data(seat: &Seat, binary: bool, data: &[u8]) -> Result<(), Refusal> {
+    if !binary || data.is_empty() {
+        return Err(Refusal::new(
+            Code::BadMessage,
+            "what a client sends on the data channel is binary: a sealed message",
+        ));
+    }
+    if seat.room.lock().present(seat.participant)?.role != Role::Interactive {
+        return Err(Refusal::new(
+            Code::Forbidden,
+            "WHIP and WHEP have no sealed messages",
+        ));
+    }
+    Ok(())
+}
+
+fn sealed_event(from: ParticipantId, data: &str) -> Utf8Bytes {
+    #[derive(Serialize)]
+    struct Sealed<'a> {
+        r#type: &'static str,
+        participant: String,
+        data: &'a str,
+    }
+    message(&Sealed {
+        r#type: "sealed",
+        participant: from.to_string(),
+        data,
+    })
 }

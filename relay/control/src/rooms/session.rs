@@ -85,6 +85,7 @@ impl Rooms {
             let p = state.present(seat.participant)?;
             let old = p.session.replace(Session {
                 id: session,
+                data_open: false,
                 negotiated,
                 ufrag: local.ufrag,
                 pwd: local.pwd,

@@ -7,11 +7,11 @@
 //! up behind a slow client is bounded, and nobody else waits for it.
 
 mod message;
-mod rate;
 mod worker;
 
 pub(crate) use message::{keys_name, sealed_name};
 
+use crate::clock::Stopwatch;
 use crate::http::App;
 use crate::limits;
 use crate::metrics::SocketEnd;
@@ -21,7 +21,7 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use message::Envelope;
-use rate::Bucket;
+use sealcast_model::TokenBucket;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -46,16 +46,18 @@ pub(crate) async fn serve(socket: WebSocket, app: Arc<App>) {
     let joined = Arc::new(AtomicBool::new(false));
     let worker = worker::Worker::new(Arc::clone(&app), client.clone(), Arc::clone(&joined));
     tokio::spawn(worker.run(inbox));
+    let clock = Stopwatch::start();
     let reader = Reader {
         app: &app,
         client,
         requests,
         joined,
-        bucket: Bucket::new(
+        bucket: TokenBucket::new(
             limits::REQUESTS_PER_SECOND,
             limits::REQUEST_BURST,
-            Instant::now(),
+            clock.now(),
         ),
+        clock,
         bad_messages: 0,
         rate_violations: 0,
     };
@@ -132,7 +134,8 @@ struct Reader<'a> {
     client: Client,
     requests: mpsc::Sender<Envelope>,
     joined: Arc<AtomicBool>,
-    bucket: Bucket,
+    bucket: TokenBucket,
+    clock: Stopwatch,
     bad_messages: u32,
     rate_violations: u32,
 }
@@ -192,7 +195,7 @@ impl Reader<'_> {
 
     /// False if the socket is to close.
     fn text(&mut self, text: &str) -> bool {
-        if !self.bucket.take(Instant::now()) {
+        if !self.bucket.take(self.clock.now()) {
             return self.too_fast(message::id_of(text));
         }
         match message::decode(text) {

@@ -1,18 +1,17 @@
 //! Does a socket's requests, one after the other.
 
 use super::message::{Envelope, Request, Response};
-use super::rate::Bucket;
-use crate::clock;
+use crate::clock::{self, Stopwatch};
 use crate::http::App;
-use crate::limits;
 use crate::refusal::{Code, Refusal};
 use crate::rooms::{Client, Seat, message};
 use crate::sdp::Role;
 use crate::token::TokenError;
+use sealcast_model::TokenBucket;
+use sealcast_model::limits::{SEALED_BURST, SEALED_PER_SECOND};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 pub(super) struct Worker {
     app: Arc<App>,
@@ -21,7 +20,8 @@ pub(super) struct Worker {
     joined: Arc<AtomicBool>,
     seat: Option<Seat>,
     /// Sealed messages: each goes out to everybody.
-    sealed: Bucket,
+    sealed: TokenBucket,
+    clock: Stopwatch,
 }
 
 /// Whether the socket goes on.
@@ -32,16 +32,14 @@ enum Next {
 
 impl Worker {
     pub(super) fn new(app: Arc<App>, client: Client, joined: Arc<AtomicBool>) -> Self {
+        let clock = Stopwatch::start();
         Worker {
             app,
             client,
             joined,
             seat: None,
-            sealed: Bucket::new(
-                limits::SEALED_PER_SECOND,
-                limits::SEALED_BURST,
-                Instant::now(),
-            ),
+            sealed: TokenBucket::new(SEALED_PER_SECOND, SEALED_BURST, clock.now()),
+            clock,
         }
     }
 
@@ -119,11 +117,14 @@ impl Worker {
             Request::Remove { participant } => rooms.remove(&seat, participant).await?,
             Request::Group { data } => rooms.group_message(&seat, &self.client, &data)?,
             Request::Sealed { to, data } => {
-                if !self.sealed.take(Instant::now()) {
-                    return Err(Refusal::new(
-                        Code::RateLimited,
-                        "20 sealed messages a second, 60 at once",
-                    ));
+                if !self.sealed.take(self.clock.now()) {
+                    return Err(Refusal {
+                        code: Code::RateLimited,
+                        message: format!(
+                            "{SEALED_PER_SECOND} sealed messages a second, {SEALED_BURST} at once"
+                        )
+                        .into(),
+                    });
                 }
                 rooms.relay_sealed(&seat, &self.client, to, &data)?;
             }
