@@ -20,7 +20,8 @@ use sealcast_model::{
 use sealcast_netsim::{Link, LinkConfig, Loss};
 use sealcast_sframe::CipherSuite;
 use sealcast_shard::{
-    EgressBatch, Outbox as ShardOutbox, Path, SessionContext, Shard, ShardConfig, Transport,
+    EgressBatch, Outbox as ShardOutbox, Path, SendReport, SessionContext, Shard, ShardConfig,
+    Transport,
 };
 use sealcast_srtp::Backend;
 use std::net::SocketAddr;
@@ -68,7 +69,7 @@ struct Down<'a> {
 }
 
 impl ShardOutbox for Down<'_> {
-    fn send(&mut self, batch: &EgressBatch) -> Time {
+    fn send(&mut self, batch: &EgressBatch, report: &mut SendReport) {
         for run in batch.runs() {
             let node = self.nodes.iter_mut().find(|n| n.addr == run.path.remote);
             let node = node.expect("a known client");
@@ -76,7 +77,7 @@ impl ShardOutbox for Down<'_> {
                 node.down.push(self.now, datagram.to_vec(), datagram.len());
             }
         }
-        self.now
+        report.all_taken(self.now);
     }
 }
 

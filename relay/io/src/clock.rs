@@ -1,10 +1,19 @@
 //! The process's clock: the only place where the relay's packet path learns what time it is.
 
-use sealcast_model::{NtpClock, Time};
+use crate::limits::HARDWARE_LEAD;
+use crate::sys::Timestamps;
+use sealcast_model::{Counter, NtpClock, Time};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A kernel timestamp further in the past than this is not believed: the wall clock was set.
 const STAMP_AGE_MAX: Duration = Duration::from_secs(5);
+
+/// Readings of the two clocks that lie further apart than this are repeated: several times what
+/// they take.
+const STAMP_APART: Duration = Duration::from_micros(1);
+
+/// How often they are repeated at most, on a machine that takes that long for each.
+const STAMP_READINGS: usize = 3;
 
 /// Monotonic time since the process's epoch, and how it maps to wall time. One for all shards.
 #[derive(Clone, Copy, Debug)]
@@ -50,9 +59,18 @@ impl Clock {
         self.ntp
     }
 
-    /// Maps kernel timestamps of packets that are about to be received. Reads both clocks, so it
-    /// is made once per receive call.
+    /// Maps kernel timestamps of packets that were just received. Reads both clocks, so it is made
+    /// once per receive call.
     pub(crate) fn stamps(&self) -> StampMap {
+        let mut before = self.now();
+        for _ in 0..STAMP_READINGS {
+            let (wall, now) = (wall(), self.now());
+            // A thread that is preempted between the two readings must not make packets younger.
+            if now - before <= STAMP_APART {
+                return StampMap { wall, now };
+            }
+            before = now;
+        }
         StampMap {
             wall: wall(),
             now: self.now(),
@@ -76,11 +94,28 @@ pub(crate) struct StampMap {
 }
 
 impl StampMap {
-    /// The monotonic time of a kernel timestamp.
-    pub(crate) fn map(&self, stamp: Option<Duration>) -> Time {
-        match stamp.and_then(|stamp| self.wall.checked_sub(stamp)) {
-            Some(age) if age <= STAMP_AGE_MAX => self.now.saturating_sub(age),
-            _ => self.now,
+    /// Now.
+    pub(crate) fn now(&self) -> Time {
+        self.now
+    }
+
+    /// The monotonic time of a kernel timestamp, if it is plausible.
+    pub(crate) fn map(&self, stamp: Option<Duration>) -> Option<Time> {
+        let age = self.wall.checked_sub(stamp?)?;
+        (age <= STAMP_AGE_MAX).then(|| self.now.saturating_sub(age))
+    }
+
+    /// When a packet was received, by the best of its timestamps, and which one that was. Now, if
+    /// there is none.
+    pub(crate) fn received(&self, stamps: Timestamps) -> (Time, Counter) {
+        let software = self.map(stamps.software);
+        let hardware = self.map(stamps.hardware).filter(|hardware| {
+            software.is_none_or(|by| *hardware <= by && by - *hardware <= HARDWARE_LEAD)
+        });
+        match (hardware, software) {
+            (Some(at), _) => (at, Counter::StampedInHardware),
+            (None, Some(at)) => (at, Counter::StampedIn),
+            (None, None) => (self.now, Counter::UnstampedIn),
         }
     }
 }
@@ -104,9 +139,26 @@ mod tests {
             now: Time::from_millis(10_000),
         };
         let at = |millis| Some(Duration::from_millis(millis));
-        assert_eq!(map.map(at(999_990)), Time::from_millis(9_990));
-        assert_eq!(map.map(at(1_000_500)), map.now, "the wall clock went back");
-        assert_eq!(map.map(at(1)), map.now, "the wall clock went forth");
-        assert_eq!(map.map(None), map.now);
+        assert_eq!(map.map(at(999_990)), Some(Time::from_millis(9_990)));
+        let received = |software, hardware| map.received(Timestamps { software, hardware });
+        let now = (map.now, Counter::UnstampedIn);
+        assert_eq!(
+            received(at(1_000_500), None),
+            now,
+            "the wall clock went back"
+        );
+        assert_eq!(received(at(1), None), now, "the wall clock went forth");
+        assert_eq!(received(None, None), now);
+        let software = (Time::from_millis(9_990), Counter::StampedIn);
+        let hardware = (Time::from_millis(9_985), Counter::StampedInHardware);
+        assert_eq!(received(at(999_990), at(999_985)), hardware);
+        assert_eq!(received(at(999_990), at(999_991)), software, "the future");
+        assert_eq!(
+            received(at(999_990), at(999_900)),
+            software,
+            "another clock"
+        );
+        assert_eq!(received(at(999_990), None), software);
+        assert_eq!(received(None, at(999_985)), hardware);
     }
 }

@@ -51,6 +51,10 @@ pub struct ShardIoConfig {
     pub gso: bool,
     /// Receive runs of datagrams in one piece (UDP_GRO).
     pub gro: bool,
+    /// One message in so many is asked for a transmit timestamp, on average; 0: none.
+    pub stamp_interval: u32,
+    /// Believe receive timestamps of network devices whose clock follows the system's.
+    pub hardware_stamps: bool,
     /// ICE-TCP connections at once.
     pub tcp_connections: usize,
     /// An ICE-TCP connection that no session uses is closed after this time.
@@ -72,6 +76,8 @@ impl ShardIoConfig {
             receive_batch: 64,
             gso: true,
             gro: true,
+            stamp_interval: 128,
+            hardware_stamps: false,
             tcp_connections: 1_024,
             tcp_unused: TCP_UNUSED,
         }

@@ -6,12 +6,13 @@
 //! `sendmmsg` (UDP_SEGMENT). It never waits for anything else, except for a full socket buffer for
 //! [`limits::SEND_WAIT`].
 //!
-//! The clock is read once per turn, once per receive call, and once per batch sent. Nothing is
-//! allocated per packet. Unsafe code is confined to the `sys` module.
+//! The clock is read twice per turn, once per receive call, and before and after each send call.
+//! Nothing is allocated per packet. Unsafe code is confined to the `sys` module.
 
 mod clock;
 mod config;
 pub mod limits;
+mod sampler;
 mod sys;
 mod tcp;
 mod thread;

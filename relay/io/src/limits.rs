@@ -12,6 +12,18 @@ pub const COMMANDS_PER_TURN: usize = 64;
 /// arrive meanwhile are late; a network card drains a full buffer in less.
 pub const SEND_WAIT: Duration = Duration::from_millis(2);
 
+/// A transmit timestamp that has not come back by then is lost. Queues of devices hold packets for
+/// milliseconds.
+pub const STAMP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Entries taken from a socket's error queue before other work gets its turn. One stamp at a time
+/// is under way; more comes from elsewhere.
+pub const ERRORS_PER_READ: usize = 16;
+
+/// A hardware timestamp is believed if it is at most this much older than the kernel's own; else
+/// the device's clock is not that of the system.
+pub const HARDWARE_LEAD: Duration = Duration::from_millis(10);
+
 /// How soon events that the control plane did not take are offered again.
 pub const EVENT_RETRY: Duration = Duration::from_millis(5);
 

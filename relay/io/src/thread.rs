@@ -5,10 +5,10 @@ use crate::config::ShardIoConfig;
 use crate::limits::{COMMANDS_PER_TURN, EVENT_RETRY, RECEIVE_ROUNDS, STOP_PATIENCE};
 use crate::sys::{Epoll, EventFd, Ready, ReceiveBatch, pin_to_core, usable_cores};
 use crate::tcp::{CONNECTION, TcpSide};
-use crate::udp::UdpSide;
+use crate::udp::{Sending, UdpSide};
 use sealcast_model::limits::COMMAND_QUEUE;
 use sealcast_model::{Command, CommandSender, Counter, Event, ShardId, ShardStats, Time, Wake};
-use sealcast_shard::{EgressBatch, Outbox, SessionContext, Shard, Transport};
+use sealcast_shard::{EgressBatch, Outbox, SendReport, SessionContext, Shard, Transport};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -231,13 +231,14 @@ impl ShardIo {
         let before = self.outside.clock.now();
         let timeout = (deadline != Time::NEVER).then(|| deadline - before);
         self.outside.epoll.wait(timeout)?;
-        // The one reading of the clock that everything in this turn goes by.
+        // The reading of the clock that everything in this turn goes by, until packets are read.
         let now = self.outside.clock.now();
         self.outside.stats.add(Counter::Wakeups, 1);
         self.outside.udp.begin_turn();
+        self.shard.begin_turn(before, now);
 
         self.take_ready(now);
-        self.receive(now);
+        let now = self.receive(now);
         if self.shard.poll_timeout() <= now {
             let late = now - self.shard.poll_timeout();
             self.outside.stats.loop_lag.record(late, 1);
@@ -264,7 +265,17 @@ impl ShardIo {
                     let listener = (token - LISTENER) as usize;
                     tcp.accept(now, listener, epoll, &mut self.shard);
                 }
-                token => self.readable.push((token - UDP) as usize),
+                token => {
+                    let index = (token - UDP) as usize;
+                    if ready.failed {
+                        // Or it would be ready for ever.
+                        let Outside {
+                            udp, clock, stats, ..
+                        } = &mut self.outside;
+                        udp.read_stamps(index, clock, stats);
+                    }
+                    self.readable.push(index);
+                }
             }
             if self.shard.wants_flush() {
                 self.shard.flush(now, &mut self.outside);
@@ -278,28 +289,30 @@ impl ShardIo {
     }
 
     /// Receives from the readable sockets, each in its turn, and forwards after each round, so that
-    /// a packet never waits for more than one batch.
-    fn receive(&mut self, now: Time) {
+    /// a packet never waits for more than one batch. Returns the time of the last call.
+    fn receive(&mut self, mut now: Time) -> Time {
         for round in 0..RECEIVE_ROUNDS {
             if self.readable.is_empty() {
-                return;
+                break;
             }
             if round > 0 {
                 self.shard.flush(now, &mut self.outside);
             }
             let mut i = 0;
             while let Some(socket) = self.readable.get(i).copied() {
-                if self.receive_from(now, socket) {
+                if self.receive_from(&mut now, socket) {
                     i += 1;
                 } else {
                     self.readable.swap_remove(i);
                 }
             }
         }
+        now
     }
 
-    /// Takes what one call gives, and reports whether there may be more.
-    fn receive_from(&mut self, now: Time, index: usize) -> bool {
+    /// Takes what one call gives, and reports whether there may be more. Sets `now` to when the
+    /// call was over: to when its packets were read.
+    fn receive_from(&mut self, now: &mut Time, index: usize) -> bool {
         let stats = Arc::clone(&self.outside.stats);
         let Some(socket) = self.outside.udp.socket(index) else {
             return false;
@@ -314,6 +327,7 @@ impl ShardIo {
             }
         };
         let stamps = self.outside.clock.stamps();
+        *now = stamps.now().max(*now);
         for i in 0..count {
             let Some(message) = self.received.message(i) else {
                 continue;
@@ -328,11 +342,12 @@ impl ShardIo {
             let (bytes, segment_size) = (message.bytes, message.segment_size.max(1));
             let datagrams = bytes.len().div_ceil(segment_size);
             stats.add(Counter::DatagramsIn, datagrams as u64);
-            let received = stamps.map(message.stamp);
+            let (received, stamp) = stamps.received(message.stamps);
+            stats.add(stamp, datagrams as u64);
             self.shard
-                .handle_datagrams(now, received, &path, bytes, segment_size);
+                .handle_datagrams(*now, received, &path, bytes, segment_size);
             if self.shard.wants_flush() {
-                self.shard.flush(now, &mut self.outside);
+                self.shard.flush(*now, &mut self.outside);
             }
         }
         count == self.received.capacity()
@@ -376,20 +391,38 @@ impl ShardIo {
 }
 
 impl Outbox for Outside {
-    fn send(&mut self, batch: &EgressBatch) -> Time {
-        self.udp.send(batch, &self.stats);
+    fn send(&mut self, batch: &EgressBatch, report: &mut SendReport) {
+        self.udp.send(Sending {
+            batch,
+            report,
+            clock: &self.clock,
+            stats: &self.stats,
+        });
         if !self.tcp.is_idle() {
-            for run in batch.runs() {
-                let Transport::Tcp(handle) = run.path.transport else {
-                    continue;
-                };
-                for packet in batch.datagrams(run) {
-                    self.tcp.push(handle, packet, &self.stats);
-                }
-            }
-            self.tcp.write_dirty(&self.epoll, &self.stats);
+            self.send_tcp(batch, report);
         }
-        self.clock.now()
+    }
+}
+
+impl Outside {
+    fn send_tcp(&mut self, batch: &EgressBatch, report: &mut SendReport) {
+        let started = self.clock.now();
+        let runs = || batch.runs().iter().enumerate();
+        for (i, run) in runs() {
+            let Transport::Tcp(handle) = run.path.transport else {
+                continue;
+            };
+            let packets = batch.datagrams(run);
+            let taken = packets.filter(|p| self.tcp.push(handle, p, &self.stats));
+            report.taken(i, taken.count(), started, started);
+        }
+        self.tcp.write_dirty(&self.epoll, &self.stats);
+        let done = self.clock.now();
+        for (i, run) in runs() {
+            if matches!(run.path.transport, Transport::Tcp(_)) {
+                report.taken(i, 0, started, done);
+            }
+        }
     }
 }
 

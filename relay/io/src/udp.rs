@@ -1,10 +1,15 @@
 //! A shard's UDP sockets: where datagrams come from, and how batches leave.
 
+use crate::clock::Clock;
 use crate::config::{Bind, ShardIoConfig};
-use crate::limits::SEND_WAIT;
-use crate::sys::{Datagram, Epoll, Message, SendBatch, UdpOptions, bind_udp, wait_writable};
+use crate::limits::{ERRORS_PER_READ, SEND_WAIT};
+use crate::sampler::TxSampler;
+use crate::sys::{
+    Datagram, Epoll, Left, MESSAGES, Message, SendBatch, UdpOptions, bind_udp, take_error,
+    wait_writable,
+};
 use sealcast_model::{Counter, ShardStats};
-use sealcast_shard::{EgressBatch, Path, Run, Transport};
+use sealcast_shard::{EgressBatch, Path, Run, SendReport, Transport};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -19,6 +24,15 @@ struct Socket {
     port: u16,
     /// The kernel segments what is sent here.
     gso: bool,
+    sampler: TxSampler,
+}
+
+/// What sending a batch needs beside the sockets.
+pub(crate) struct Sending<'a> {
+    pub(crate) batch: &'a EgressBatch,
+    pub(crate) report: &'a mut SendReport,
+    pub(crate) clock: &'a Clock,
+    pub(crate) stats: &'a ShardStats,
 }
 
 /// The UDP side of a shard's I/O.
@@ -40,6 +54,7 @@ impl UdpSide {
                 send_buffer: config.send_buffer,
                 gro: config.gro,
                 packet_info: bind.addr.ip().is_unspecified(),
+                hardware_stamps: config.hardware_stamps,
             };
             let socket = bind_udp(bind.addr, &options)?;
             let port = socket.local_addr()?.port();
@@ -48,6 +63,7 @@ impl UdpSide {
                 bind: *bind,
                 port,
                 gso: config.gso,
+                sampler: TxSampler::new(config.stamp_interval),
             });
         }
         Ok(UdpSide {
@@ -100,18 +116,37 @@ impl UdpSide {
     }
 
     /// Sends the batch's UDP runs.
-    pub(crate) fn send(&mut self, batch: &EgressBatch, stats: &ShardStats) {
+    pub(crate) fn send(&mut self, mut sending: Sending<'_>) {
         for index in 0..self.sockets.len() {
             let mut chosen = std::mem::take(&mut self.chosen);
             chosen.clear();
-            for (i, run) in batch.runs().iter().enumerate() {
+            for (i, run) in sending.batch.runs().iter().enumerate() {
                 if run.path.transport == Transport::Udp && self.socket_of(&run.path) == Some(index)
                 {
                     chosen.push(i as u32);
                 }
             }
-            self.send_chosen(index, batch, &chosen, stats);
+            self.send_chosen(index, &mut sending, &chosen);
             self.chosen = chosen;
+        }
+    }
+
+    /// Takes transmit timestamps, and whatever else there is, out of a socket's error queue.
+    pub(crate) fn read_stamps(&mut self, index: usize, clock: &Clock, stats: &ShardStats) {
+        let Some(socket) = self.sockets.get_mut(index) else {
+            return;
+        };
+        for _ in 0..ERRORS_PER_READ {
+            match take_error(&socket.socket) {
+                Ok(Some(Left::Transmitted { id, at })) => {
+                    if let Some(at) = clock.stamps().map(Some(at)) {
+                        socket.sampler.stamped(id, at, stats);
+                    }
+                }
+                Ok(Some(Left::Other)) => {}
+                Ok(None) => return,
+                Err(e) => return tracing::debug!(error = %e, "reading an error queue failed"),
+            }
         }
     }
 
@@ -124,57 +159,74 @@ impl UdpSide {
         self.sockets.iter().position(is)
     }
 
-    /// Sends runs of `batch` by one socket.
-    fn send_chosen(
-        &mut self,
-        index: usize,
-        batch: &EgressBatch,
-        chosen: &[u32],
-        stats: &ShardStats,
-    ) {
+    /// Sends runs of the batch by one socket.
+    fn send_chosen(&mut self, index: usize, sending: &mut Sending<'_>, chosen: &[u32]) {
+        let Sending { batch, stats, .. } = *sending;
         let run = |i: &u32| batch.runs().get(*i as usize);
         let mut rest = chosen;
+        let mut started = sending.clock.now();
         while let (Some(first), Some(socket)) =
-            (rest.first().and_then(run), self.sockets.get(index))
+            (rest.first().and_then(run), self.sockets.get_mut(index))
         {
             if !socket.gso && first.segments() > 1 {
-                self.send_segments(index, batch, first, stats);
+                self.send_segments(index, sending, rest[0] as usize);
                 rest = &rest[1..];
+                started = sending.clock.now();
                 continue;
             }
+            let count = rest.len().min(MESSAGES);
+            let packet = |i: usize| batch.packet(rest.get(i).and_then(run)?, 0).copied();
+            let picked = socket.sampler.pick(started, count, packet, stats);
             let messages = rest
                 .iter()
                 .filter_map(run)
                 .take_while(|run| socket.gso || run.segments() == 1)
-                .map(|run| socket.message(batch, run));
+                .enumerate()
+                .map(|(i, run)| Datagram {
+                    stamp: picked.is_some_and(|(picked, _)| picked == i),
+                    ..message(&socket.bind, batch, run)
+                });
             stats.add(Counter::SendCalls, 1);
             match self.sending.send(&socket.socket, messages) {
                 Ok(sent) => {
-                    let (done, left) = rest.split_at(sent.clamp(1, rest.len()));
-                    let datagrams: usize = done.iter().filter_map(run).map(Run::segments).sum();
-                    stats.add(Counter::DatagramsOut, datagrams as u64);
+                    let (sent, left) = rest.split_at(sent.clamp(1, rest.len()));
+                    let done = sending.clock.now();
+                    let mut datagrams = 0;
+                    for i in sent {
+                        let segments = run(i).map_or(0, Run::segments);
+                        let to = *i as usize;
+                        sending.report.taken(to, segments, started, done);
+                        datagrams += segments as u64;
+                    }
+                    stats.add(Counter::DatagramsOut, datagrams);
+                    if socket.sampler.sent(picked, sent.len(), started) {
+                        self.read_stamps(index, sending.clock, stats);
+                    }
                     rest = left;
+                    started = done;
                 }
                 Err(e) => {
-                    if !self.on_error(index, batch, first, &e, stats) {
-                        continue;
+                    if self.on_error(index, sending, rest[0] as usize, &e) {
+                        rest = &rest[1..];
                     }
-                    rest = &rest[1..];
+                    started = sending.clock.now();
                 }
             }
         }
     }
 
-    /// Deals with a refusal of `run`. True if the run is dealt with, false to try it again.
+    /// Deals with a refusal of the `at`-th run. True if the run is dealt with, false to try it
+    /// again.
     fn on_error(
         &mut self,
         index: usize,
-        batch: &EgressBatch,
-        run: &Run,
+        sending: &mut Sending<'_>,
+        at: usize,
         error: &io::Error,
-        stats: &ShardStats,
     ) -> bool {
-        let Some(socket) = self.sockets.get_mut(index) else {
+        let stats = sending.stats;
+        let (Some(socket), Some(run)) = (self.sockets.get_mut(index), sending.batch.runs().get(at))
+        else {
             return true;
         };
         if error.kind() == ErrorKind::Interrupted {
@@ -198,7 +250,7 @@ impl UdpSide {
                 socket.gso = false;
                 tracing::warn!(%error, "UDP segmentation offload refused; sending one by one");
             }
-            self.send_segments(index, batch, run, stats);
+            self.send_segments(index, sending, at);
             return true;
         }
         match error.raw_os_error() {
@@ -208,23 +260,34 @@ impl UdpSide {
         true
     }
 
-    /// Sends a run datagram by datagram.
-    fn send_segments(&mut self, index: usize, batch: &EgressBatch, run: &Run, stats: &ShardStats) {
-        let Some(socket) = self.sockets.get(index) else {
+    /// Sends the `at`-th run datagram by datagram.
+    fn send_segments(&mut self, index: usize, sending: &mut Sending<'_>, at: usize) {
+        let Sending { batch, stats, .. } = *sending;
+        let (Some(socket), Some(run)) = (self.sockets.get_mut(index), batch.runs().get(at)) else {
             return;
         };
         let total = run.segments();
         let mut done = 0;
         while done < total {
-            let messages = batch.datagrams(run).skip(done).map(|bytes| Datagram {
+            let started = sending.clock.now();
+            let packet = |i: usize| batch.packet(run, done + i).copied();
+            let count = (total - done).min(MESSAGES);
+            let picked = socket.sampler.pick(started, count, packet, stats);
+            let datagrams = batch.datagrams(run).skip(done).enumerate();
+            let messages = datagrams.map(|(i, bytes)| Datagram {
                 bytes,
                 segment_size: None,
-                ..socket.message(batch, run)
+                stamp: picked.is_some_and(|(picked, _)| picked == i),
+                ..message(&socket.bind, batch, run)
             });
             stats.add(Counter::SendCalls, 1);
             match self.sending.send(&socket.socket, messages) {
                 Ok(sent) => {
                     stats.add(Counter::DatagramsOut, sent as u64);
+                    let now = sending.clock.now();
+                    sending.report.taken(at, sent, started, now);
+                    // Its stamp is read with the next, or when epoll tells of it.
+                    socket.sampler.sent(picked, sent, started);
                     done += sent.max(1);
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -255,18 +318,20 @@ impl Socket {
             self.bind.public.unwrap_or(own) == ip
         }
     }
+}
 
-    fn message<'a>(&self, batch: &'a EgressBatch, run: &Run) -> Datagram<'a> {
-        // Only a socket of several addresses must be told which to use; behind a translation the
-        // routing table knows.
-        let several = self.bind.addr.ip().is_unspecified() && self.bind.public.is_none();
-        Datagram {
-            to: run.path.remote,
-            source: several.then(|| run.path.local.ip()),
-            bytes: batch.bytes(run),
-            segment_size: (run.segments() > 1)
-                .then(|| u16::try_from(run.segment_size).unwrap_or(u16::MAX)),
-        }
+/// A run as a message of the socket bound as `bind`.
+fn message<'a>(bind: &Bind, batch: &'a EgressBatch, run: &Run) -> Datagram<'a> {
+    // Only a socket of several addresses must be told which to use; behind a translation the
+    // routing table knows.
+    let several = bind.addr.ip().is_unspecified() && bind.public.is_none();
+    Datagram {
+        to: run.path.remote,
+        source: several.then(|| run.path.local.ip()),
+        bytes: batch.bytes(run),
+        segment_size: (run.segments() > 1)
+            .then(|| u16::try_from(run.segment_size).unwrap_or(u16::MAX)),
+        stamp: false,
     }
 }
 
@@ -291,6 +356,20 @@ mod tests {
         UdpSide::new(&config).unwrap()
     }
 
+    /// Sends a batch and says how many datagrams of each run were taken.
+    fn send(side: &mut UdpSide, batch: &EgressBatch, stats: &ShardStats) -> Vec<usize> {
+        let mut report = SendReport::default();
+        report.begin(batch.runs().len());
+        side.send(Sending {
+            batch,
+            report: &mut report,
+            clock: &Clock::start(),
+            stats,
+        });
+        let runs = 0..batch.runs().len();
+        runs.map(|run| report.datagrams(run)).collect()
+    }
+
     fn path(from: &UdpSide, to: &UdpSide) -> Path {
         Path {
             transport: Transport::Udp,
@@ -307,7 +386,9 @@ mod tests {
             assert!(batch.append(&path, &vec![i as u8; *len]));
         }
         from.begin_turn();
-        from.send(&batch, stats);
+        let taken = send(from, &batch, stats);
+        let runs = batch.runs().iter().map(Run::segments);
+        assert_eq!(taken, runs.collect::<Vec<_>>());
         let mut received = ReceiveBatch::new(16);
         let mut datagrams = Vec::new();
         while received.receive(to.socket(0).unwrap()).unwrap() > 0 {
@@ -379,7 +460,7 @@ mod tests {
         for path in [&bad, &good, &bad, &good] {
             assert!(batch.append(path, &[7; 300]));
         }
-        from.send(&batch, &stats);
+        assert_eq!(send(&mut from, &batch, &stats), [0, 1, 0, 1]);
         assert_eq!(stats.get(Counter::SendErrors), 2);
         assert_eq!(stats.get(Counter::DatagramsOut), 2);
     }
@@ -399,14 +480,14 @@ mod tests {
             ..path(&client, &server)
         };
         assert!(batch.append(&to_server, b"asking"));
-        client.send(&batch, &stats);
+        send(&mut client, &batch, &stats);
         let mut received = ReceiveBatch::new(4);
         assert_eq!(received.receive(server.socket(0).unwrap()).unwrap(), 1);
         let back = server.path_of(0, &received.message(0).unwrap()).unwrap();
         assert_eq!(back.local, asked);
         let mut batch = EgressBatch::new();
         assert!(batch.append(&back, b"answering"));
-        server.send(&batch, &stats);
+        send(&mut server, &batch, &stats);
         assert_eq!(received.receive(client.socket(0).unwrap()).unwrap(), 1);
         assert_eq!(received.message(0).unwrap().from, asked);
     }
@@ -431,7 +512,7 @@ mod tests {
         };
         let mut batch = EgressBatch::new();
         assert!(batch.append(&back, b"answering"));
-        server.send(&batch, &ShardStats::default());
+        send(&mut server, &batch, &ShardStats::default());
         let mut received = ReceiveBatch::new(1);
         assert_eq!(received.receive(client.socket(0).unwrap()).unwrap(), 1);
     }

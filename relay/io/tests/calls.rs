@@ -24,8 +24,8 @@ fn call(bind: &str, links: &[bool]) -> (Relay, Vec<Caller>) {
     }
     let stats = &relay.port.stats;
     assert_eq!(stats.get(Counter::SessionPanics), 0);
-    let (counts, sum) = stats.media(Source::Camera).dwell.snapshot();
-    assert!(counts.iter().sum::<u64>() >= 160 && sum > 0);
+    let dwell = stats.media(Source::Camera).dwell.snapshot();
+    assert!(dwell.count() >= 160 && dwell.sum_nanos() > 0);
     (relay, callers)
 }
 

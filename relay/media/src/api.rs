@@ -31,8 +31,13 @@ impl LayerLimit {
 pub struct PacketMeta {
     /// What the packet's track shows.
     pub source: Source,
-    /// When the packet that is forwarded reached the relay. Dwell counts from here.
+    /// Its track; `None` for padding, which nobody sent and nobody waits for.
+    pub track: Option<TrackId>,
+    /// When the kernel received the packet that is forwarded, or the shard the request to send it
+    /// again. Dwell counts from here.
     pub received: Time,
+    /// When the shard had read it.
+    pub read: Time,
 }
 
 /// Where packets leave the media plane: the session's SRTP context and the shard's send batch.

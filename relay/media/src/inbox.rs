@@ -26,7 +26,10 @@ pub(crate) struct Incoming {
     pub(crate) codec: u8,
     /// The first packet of a key frame.
     pub(crate) key: bool,
+    /// The kernel received it.
     pub(crate) received: Time,
+    /// The shard had read it.
+    pub(crate) read: Time,
     pub(crate) elements: Elements,
     pub(crate) layers: FrameLayers,
     pub(crate) descriptor: Descriptor,

@@ -8,6 +8,8 @@
 
 pub mod buffer;
 pub mod command;
+pub mod flight;
+pub mod histogram;
 pub mod ids;
 pub mod limits;
 pub mod media;
@@ -20,11 +22,13 @@ pub use command::{
     AssignSlot, CloseReason, Command, CommandError, CommandSender, Event, Publish, SlotSize,
     TransportKind, Wake,
 };
+pub use flight::{FlightRecord, FlightRecorder};
+pub use histogram::{Histogram, Snapshot};
 pub use ids::{ParticipantId, RequestId, RoomId, SessionId, ShardId, SlotId, TrackId};
 pub use media::{
     Codec, CodecParams, Direction, HeaderExtension, MediaKind, Mid, ReceiveMedia, Rid, SealRule,
     SessionMedia, SlotMedia, Source, WebRtcParams,
 };
 pub use rate::TokenBucket;
-pub use stats::{Counter, Gauge, ShardStats};
+pub use stats::{Counter, Gauge, ShardStats, Stage};
 pub use time::{NtpClock, Time};

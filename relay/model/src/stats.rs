@@ -4,9 +4,10 @@
 //! locked instruction. The control plane reads them for `/metrics`.
 
 use crate::command::CloseReason;
+use crate::flight::FlightRecorder;
+use crate::histogram::{Histogram, bump};
 use crate::media::Source;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 /// One time series: metric name, help text, and label pairs beside `shard`.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +107,11 @@ series! {
         SessionPanics = "sealcast_session_panics_total" "Bugs contained to one session.";
         PathChanges = "sealcast_path_changes_total" "Sessions that moved to another address.";
         TracksBlocked = "sealcast_tracks_blocked_total" "Tracks blocked because their media was not sealed.";
+        StampedIn = "sealcast_receive_stamps_total" "Datagrams received, by the timestamp that came with them." ["stamp": "software"];
+        StampedInHardware = "sealcast_receive_stamps_total" "Datagrams received, by the timestamp that came with them." ["stamp": "hardware"];
+        UnstampedIn = "sealcast_receive_stamps_total" "Datagrams received, by the timestamp that came with them." ["stamp": "none"];
+        StampedOut = "sealcast_transmit_stamps_total" "Messages whose transmit timestamp was asked for, by outcome." ["outcome": "stamped"];
+        StampLost = "sealcast_transmit_stamps_total" "Messages whose transmit timestamp was asked for, by outcome." ["outcome": "lost"];
         GsoRefused = "sealcast_gso_refused_total" "Send batches that the kernel would not segment, sent one by one.";
         TcpAccepted = "sealcast_ice_tcp_accepted_total" "ICE-TCP connections accepted.";
         TcpRefused = "sealcast_ice_tcp_refused_total" "ICE-TCP connections refused at the limit.";
@@ -134,38 +140,6 @@ series! {
     }
 }
 
-/// Upper bounds of the dwell and lag histograms' buckets, microseconds; a further bucket is open.
-pub const BUCKETS_MICROS: [u64; 13] = [
-    10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000,
-];
-
-/// A histogram over [`BUCKETS_MICROS`], single writer.
-#[derive(Debug, Default)]
-pub struct Histogram {
-    buckets: [AtomicU64; BUCKETS_MICROS.len() + 1],
-    sum_nanos: AtomicU64,
-}
-
-impl Histogram {
-    /// Records `count` observations of `value`.
-    pub fn record(&self, value: Duration, count: u64) {
-        let nanos = u64::try_from(value.as_nanos()).unwrap_or(u64::MAX);
-        let i = BUCKETS_MICROS.partition_point(|b| b.saturating_mul(1_000) < nanos);
-        bump(&self.buckets[i], count);
-        bump(&self.sum_nanos, nanos.saturating_mul(count));
-    }
-
-    /// Counts per bucket (not cumulative) and the sum in nanoseconds.
-    #[must_use]
-    pub fn snapshot(&self) -> ([u64; BUCKETS_MICROS.len() + 1], u64) {
-        let mut out = [0; BUCKETS_MICROS.len() + 1];
-        for (o, b) in out.iter_mut().zip(&self.buckets) {
-            *o = b.load(Relaxed);
-        }
-        (out, self.sum_nanos.load(Relaxed))
-    }
-}
-
 /// Media counters of one source.
 #[derive(Debug, Default)]
 pub struct MediaStats {
@@ -177,8 +151,41 @@ pub struct MediaStats {
     pub packets_out: AtomicU64,
     /// RTP bytes forwarded.
     pub bytes_out: AtomicU64,
-    /// Receive to handed to the kernel.
+    /// From the kernel's receipt to the end of the send call. Every packet that the kernel took.
     pub dwell: Histogram,
+    /// Its parts, by [`Stage`].
+    pub stages: [Histogram; Stage::ALL.len()],
+}
+
+/// A part of the time that a packet spends in the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Stage {
+    /// From the kernel's receive timestamp to the end of the call that read the packet. Every
+    /// packet that was stamped.
+    KernelQueue,
+    /// From there to the beginning of the send call. Every packet that the kernel took.
+    Relay,
+    /// From there to the kernel's transmit timestamp. Samples.
+    Wire,
+    /// From the receive timestamp to the transmit timestamp. Samples.
+    Total,
+}
+
+impl Stage {
+    /// Every stage, in the order that packets go through them, and their sum.
+    pub const ALL: [Stage; 4] = [Stage::KernelQueue, Stage::Relay, Stage::Wire, Stage::Total];
+
+    /// The stage's name in metric labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Stage::KernelQueue => "kernel_queue",
+            Stage::Relay => "relay",
+            Stage::Wire => "wire",
+            Stage::Total => "total",
+        }
+    }
 }
 
 /// Everything one shard counts.
@@ -190,11 +197,8 @@ pub struct ShardStats {
     media: [MediaStats; Source::ALL.len()],
     /// How late the shard's timers ran.
     pub loop_lag: Histogram,
-}
-
-/// Adds to a single-writer atomic.
-fn bump(a: &AtomicU64, n: u64) {
-    a.store(a.load(Relaxed).wrapping_add(n), Relaxed);
+    /// The slowest packets of the last minute.
+    pub flight: FlightRecorder,
 }
 
 impl Default for ShardStats {
@@ -205,6 +209,7 @@ impl Default for ShardStats {
             closed: std::array::from_fn(|_| AtomicU64::default()),
             media: std::array::from_fn(|_| MediaStats::default()),
             loop_lag: Histogram::default(),
+            flight: FlightRecorder::default(),
         }
     }
 }
@@ -251,6 +256,12 @@ impl ShardStats {
 }
 
 impl MediaStats {
+    /// The histogram of one stage.
+    #[must_use]
+    pub fn stage(&self, stage: Stage) -> &Histogram {
+        &self.stages[stage as usize]
+    }
+
     /// Counts received packets. Only the shard's own thread may call this.
     pub fn received(&self, packets: u64, bytes: u64) {
         bump(&self.packets_in, packets);
@@ -283,16 +294,5 @@ mod tests {
                 "{g:?}"
             );
         }
-    }
-
-    #[test]
-    fn histogram_bounds_are_inclusive() {
-        let h = Histogram::default();
-        h.record(Duration::from_micros(10), 1);
-        h.record(Duration::from_nanos(10_001), 2);
-        h.record(Duration::from_secs(1), 3);
-        let (b, sum) = h.snapshot();
-        assert_eq!((b[0], b[1], b[13]), (1, 2, 3));
-        assert_eq!(sum, 10_000 + 20_002 + 3_000_000_000);
     }
 }

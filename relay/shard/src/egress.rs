@@ -8,17 +8,18 @@
 //! Invariant: runs are contiguous, in arena order, and none exceeds [`SEGMENTS_PER_RUN`] or
 //! [`RUN_BYTES`].
 
-use crate::limits::{EGRESS_ARENA, EGRESS_RUNS, EGRESS_STAMPS, RUN_BYTES, SEGMENTS_PER_RUN};
+use crate::journal::{Journal, SendReport, Turn};
+use crate::limits::{EGRESS_ARENA, EGRESS_RUNS, RUN_BYTES, SEGMENTS_PER_RUN};
 use sealcast_media::PacketMeta;
+use sealcast_model::ShardStats;
 use sealcast_model::limits::DATAGRAM_MAX;
-use sealcast_model::{ShardStats, Time};
 use sealcast_session::Path;
 
 /// Hands batches to the kernel. Implemented by the I/O layer.
 pub trait Outbox {
-    /// Sends every run of the batch, without waiting for more than a moment, and returns the time
-    /// at which the last was handed over. What cannot be sent is dropped and counted there.
-    fn send(&mut self, batch: &EgressBatch) -> Time;
+    /// Sends every run of the batch, without waiting for more than a moment, and reports what was
+    /// taken and when. What cannot be sent is dropped and counted there.
+    fn send(&mut self, batch: &EgressBatch, report: &mut SendReport);
 }
 
 /// Datagrams for one destination that one `sendmsg` with UDP_SEGMENT can carry.
@@ -32,6 +33,8 @@ pub struct Run {
     pub len: usize,
     /// Length of every datagram but the last, 1..=[`DATAGRAM_MAX`].
     pub segment_size: usize,
+    /// Index of the first datagram in the batch.
+    pub first: u32,
 }
 
 impl Run {
@@ -45,21 +48,17 @@ impl Run {
 /// Owns runs that no peer's media may lengthen.
 const NOBODY: u32 = u32::MAX;
 
-/// Packets that came in together, for the dwell histograms.
-#[derive(Clone, Copy, Debug)]
-struct Stamp {
-    meta: PacketMeta,
-    count: u64,
-}
-
 /// Sealed datagrams on their way out. Allocated once.
 pub struct EgressBatch {
     arena: Box<[u8]>,
     used: usize,
     runs: Vec<Run>,
-    stamps: Vec<Stamp>,
+    journal: Journal,
     /// Whose run the next datagram may lengthen.
     open: Option<u32>,
+    report: SendReport,
+    /// The turn that fills it.
+    pub(crate) turn: Turn,
 }
 
 impl EgressBatch {
@@ -70,8 +69,10 @@ impl EgressBatch {
             arena: vec![0; EGRESS_ARENA].into_boxed_slice(),
             used: 0,
             runs: Vec::with_capacity(EGRESS_RUNS),
-            stamps: Vec::with_capacity(EGRESS_STAMPS),
+            journal: Journal::new(),
             open: None,
+            report: SendReport::new(),
+            turn: Turn::default(),
         }
     }
 
@@ -109,10 +110,7 @@ impl EgressBatch {
     /// Room for one more datagram of at most `max` bytes, or `None` if the batch must be sent
     /// first. `max` over [`DATAGRAM_MAX`] never fits.
     pub(crate) fn space(&mut self, max: usize) -> Option<&mut [u8]> {
-        if max > DATAGRAM_MAX
-            || self.runs.len() >= EGRESS_RUNS
-            || self.stamps.len() >= EGRESS_STAMPS
-        {
+        if max > DATAGRAM_MAX || self.runs.len() >= EGRESS_RUNS || self.journal.is_full() {
             return None;
         }
         self.arena.get_mut(self.used..self.used.checked_add(max)?)
@@ -138,15 +136,12 @@ impl EgressBatch {
                     offset,
                     len,
                     segment_size: len,
+                    first: self.journal.datagrams() as u32,
                 });
                 self.open = Some(owner);
             }
         }
-        let Some(meta) = meta else { return };
-        match self.stamps.last_mut() {
-            Some(last) if last.meta == meta => last.count += 1,
-            _ => self.stamps.push(Stamp { meta, count: 1 }),
-        }
+        self.journal.push(meta);
     }
 
     /// Copies a finished datagram in. False if it does not fit and the batch must be sent first.
@@ -168,22 +163,25 @@ impl EgressBatch {
         self.open = None;
     }
 
-    /// Sends what is there and records how long each packet was in the relay.
+    /// What the `nth` datagram of a run is, if it is one that dwell is recorded for.
+    #[must_use]
+    pub fn packet(&self, run: &Run, nth: usize) -> Option<&PacketMeta> {
+        self.journal.meta(run.first as usize + nth)
+    }
+
+    /// Sends what is there and records how long each packet that the kernel took was in the relay.
     pub(crate) fn send(&mut self, outbox: &mut impl Outbox, stats: &ShardStats) {
         if self.runs.is_empty() {
             return;
         }
-        let sent = outbox.send(self);
-        for stamp in &self.stamps {
-            let dwell = sent - stamp.meta.received;
-            stats
-                .media(stamp.meta.source)
-                .dwell
-                .record(dwell, stamp.count);
-        }
+        let mut report = std::mem::take(&mut self.report);
+        report.begin(self.runs.len());
+        outbox.send(self, &mut report);
+        self.journal.settle(&self.runs, &report, stats, self.turn);
+        self.report = report;
         self.used = 0;
         self.runs.clear();
-        self.stamps.clear();
+        self.journal.clear();
         self.open = None;
     }
 }
@@ -203,10 +201,8 @@ fn fits(run: &Run, len: usize) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use sealcast_model::Source;
     use sealcast_session::Transport;
     use std::net::{Ipv4Addr, SocketAddr};
-    use std::time::Duration;
 
     fn path(owner: u32) -> Path {
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -295,34 +291,6 @@ mod tests {
             .map(|r| (r.path, r.segments()))
             .collect();
         assert_eq!(runs, [(path(7), 3), (path(8), 1), (path(9), 1)]);
-    }
-
-    #[test]
-    fn dwell_is_recorded_when_sent() {
-        struct At(Time);
-        impl Outbox for At {
-            fn send(&mut self, _: &EgressBatch) -> Time {
-                self.0
-            }
-        }
-        let stats = ShardStats::default();
-        let mut batch = EgressBatch::new();
-        for received in [100, 100, 130] {
-            let meta = PacketMeta {
-                source: Source::Camera,
-                received: Time::from_micros(received),
-            };
-            batch.space(10).unwrap().fill(0);
-            batch.commit(0, &path(0), 10, Some(meta));
-        }
-        batch.send(&mut At(Time::from_micros(150)), &stats);
-        let (counts, sum) = stats.media(Source::Camera).dwell.snapshot();
-        assert_eq!(counts.iter().sum::<u64>(), 3);
-        assert_eq!(
-            Duration::from_nanos(sum),
-            Duration::from_micros(50 + 50 + 20)
-        );
-        assert!(batch.is_empty());
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod config;
 mod demux;
 mod egress;
 mod events;
+mod journal;
 pub mod limits;
 mod notices;
 mod sealer;
@@ -24,7 +25,8 @@ mod wheel;
 
 pub use config::ShardConfig;
 pub use egress::{EgressBatch, Outbox, Run};
-pub use sealcast_media::MediaConfig;
+pub use journal::SendReport;
+pub use sealcast_media::{MediaConfig, PacketMeta};
 pub use sealcast_session::{Path, SessionContext, Transport};
 pub use shard::Shard;
 pub use wheel::TimerWheel;

@@ -9,8 +9,12 @@ pub const EGRESS_ARENA: usize = 256 * 1024;
 /// Runs in one egress batch: as many as the arena holds audio packets of half a kibibyte.
 pub const EGRESS_RUNS: usize = 512;
 
-/// Groups of packets with one arrival time in one egress batch.
-pub const EGRESS_STAMPS: usize = 1_024;
+/// Datagrams in one egress batch: as many as the arena holds of the shortest audio packets.
+pub const EGRESS_DATAGRAMS: usize = 4_096;
+
+/// Arrivals in one egress batch: packets of one track with one arrival time. As many as one turn
+/// receives messages.
+pub const EGRESS_ARRIVALS: usize = 1_024;
 
 /// Datagrams in one run. `UDP_MAX_SEGMENTS` of Linux up to 6.8; later kernels take 128.
 pub const SEGMENTS_PER_RUN: usize = 64;

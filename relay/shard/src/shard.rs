@@ -4,6 +4,7 @@ use crate::config::ShardConfig;
 use crate::demux::Demux;
 use crate::egress::{EgressBatch, Outbox};
 use crate::events::EventQueue;
+use crate::journal::Turn;
 use crate::sealer::Sealer;
 use crate::sessions::Sessions;
 use crate::wheel::TimerWheel;
@@ -71,9 +72,15 @@ impl Shard {
         }
     }
 
+    /// The thread waited from `slept` to `woke` and has a turn to do now. Only the flight recorder
+    /// wants to know.
+    pub fn begin_turn(&mut self, slept: Time, woke: Time) {
+        self.batch.turn = Turn { slept, woke };
+    }
+
     /// Takes what arrived from one 5-tuple: one datagram, or several of `segment_size` bytes each
     /// (the last may be shorter) as UDP_GRO yields them. A frame of RFC 4571 is a datagram.
-    /// `received` is when the kernel got it.
+    /// `received` is when the kernel got it, `now` when it was read from there.
     pub fn handle_datagrams(
         &mut self,
         now: Time,
@@ -301,6 +308,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::SendReport;
     use sealcast_model::{Command, ParticipantId, RequestId, RoomId, SessionMedia, WebRtcParams};
     use sealcast_srtp::Backend;
     use std::time::Duration;
@@ -308,8 +316,8 @@ mod tests {
     struct Nowhere;
 
     impl Outbox for Nowhere {
-        fn send(&mut self, _: &EgressBatch) -> Time {
-            Time::ZERO
+        fn send(&mut self, _: &EgressBatch, report: &mut SendReport) {
+            report.all_taken(Time::ZERO);
         }
     }
 

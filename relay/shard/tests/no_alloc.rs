@@ -15,7 +15,7 @@ mod world;
 use common::instant;
 use sealcast_model::{MediaKind, Source, Time};
 use sealcast_rtp::demux::{Protocol, classify};
-use sealcast_shard::{EgressBatch, Outbox};
+use sealcast_shard::{EgressBatch, Outbox, SendReport};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
@@ -74,13 +74,13 @@ struct Void {
 }
 
 impl Outbox for Void {
-    fn send(&mut self, batch: &EgressBatch) -> Time {
+    fn send(&mut self, batch: &EgressBatch, report: &mut SendReport) {
         self.datagrams += batch
             .runs()
             .iter()
             .map(|r| r.segments() as u64)
             .sum::<u64>();
-        self.now
+        report.all_taken(self.now);
     }
 }
 

@@ -5,8 +5,9 @@ use prometheus::proto::{
     Bucket, Counter as CounterValue, Gauge as GaugeValue, Histogram as HistogramValue, LabelPair,
     Metric, MetricFamily, MetricType,
 };
-use sealcast_model::stats::{BUCKETS_MICROS, Histogram, MediaStats};
-use sealcast_model::{CloseReason, Counter, Gauge, ShardId, ShardStats, Source};
+use sealcast_model::histogram::BUCKETS_MICROS;
+use sealcast_model::stats::MediaStats;
+use sealcast_model::{CloseReason, Counter, Gauge, Histogram, ShardId, ShardStats, Source, Stage};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -44,7 +45,12 @@ const MEDIA: [MediaCounter; 4] = [
 
 const DWELL: (&str, &str) = (
     "sealcast_dwell_seconds",
-    "Time from a packet's receipt to its hand-over to the kernel, by source.",
+    "Time from a packet's receipt by the kernel to the end of the call that sent it, by source.",
+);
+const STAGES: (&str, &str) = (
+    "sealcast_dwell_stage_seconds",
+    "Parts of dwell, by source and stage: kernel_queue, relay, wire; and total, kernel to kernel. \
+     The last two are of packets whose transmit timestamp was sampled.",
 );
 const LAG: (&str, &str) = (
     "sealcast_loop_lag_seconds",
@@ -111,6 +117,10 @@ impl Collector for ShardCollector {
                     out.counter(name, help, with_source(), read(of).load(Relaxed));
                 }
                 out.histogram(DWELL, with_source(), &of.dwell);
+                for stage in Stage::ALL {
+                    let labels = [("source", source.as_str()), ("stage", stage.as_str())];
+                    out.histogram(STAGES, self::labels(shard, &labels), of.stage(stage));
+                }
             }
             out.histogram(LAG, labels(shard, &[]), &stats.loop_lag);
         }
@@ -120,7 +130,7 @@ impl Collector for ShardCollector {
 
 /// Families under construction: a family is one name over all shards and labels.
 #[derive(Default)]
-struct Families(Vec<MetricFamily>);
+pub(super) struct Families(Vec<MetricFamily>);
 
 impl Families {
     fn push(&mut self, name: &str, help: &str, kind: MetricType, metric: Metric) {
@@ -136,15 +146,28 @@ impl Families {
         self.0.push(family);
     }
 
+    pub(super) fn into_vec(self) -> Vec<MetricFamily> {
+        self.0
+    }
+
     fn counter(&mut self, name: &str, help: &str, labels: Vec<LabelPair>, value: u64) {
+        self.counter_of((name, help), labels, value as f64);
+    }
+
+    pub(super) fn counter_of(
+        &mut self,
+        (name, help): (&str, &str),
+        labels: Vec<LabelPair>,
+        value: f64,
+    ) {
         let mut counter = CounterValue::default();
-        counter.set_value(value as f64);
+        counter.set_value(value);
         let mut metric = Metric::from_label(labels);
         metric.set_counter(counter);
         self.push(name, help, MetricType::COUNTER, metric);
     }
 
-    fn gauge(&mut self, name: &str, help: &str, labels: Vec<LabelPair>, value: u64) {
+    pub(super) fn gauge(&mut self, name: &str, help: &str, labels: Vec<LabelPair>, value: u64) {
         let mut gauge = GaugeValue::default();
         gauge.set_value(value as f64);
         let mut metric = Metric::from_label(labels);
@@ -153,27 +176,25 @@ impl Families {
     }
 
     fn histogram(&mut self, (name, help): (&str, &str), labels: Vec<LabelPair>, of: &Histogram) {
-        let (counts, sum_nanos) = of.snapshot();
+        let of = of.snapshot();
         let mut value = HistogramValue::default();
-        let mut cumulative = 0;
         let mut buckets = Vec::with_capacity(BUCKETS_MICROS.len());
-        for (bound, count) in BUCKETS_MICROS.iter().zip(counts) {
-            cumulative += count;
+        for (bound, cumulative) in BUCKETS_MICROS.iter().zip(of.at_most(&BUCKETS_MICROS)) {
             let mut bucket = Bucket::default();
             bucket.set_upper_bound(*bound as f64 / 1e6);
             bucket.set_cumulative_count(cumulative);
             buckets.push(bucket);
         }
         value.set_bucket(buckets);
-        value.set_sample_count(counts.iter().sum());
-        value.set_sample_sum(sum_nanos as f64 / 1e9);
+        value.set_sample_count(of.count());
+        value.set_sample_sum(of.sum_nanos() as f64 / 1e9);
         let mut metric = Metric::from_label(labels);
         metric.set_histogram(value);
         self.push(name, help, MetricType::HISTOGRAM, metric);
     }
 }
 
-fn labels(shard: &str, more: &[(&str, &str)]) -> Vec<LabelPair> {
+pub(super) fn labels(shard: &str, more: &[(&str, &str)]) -> Vec<LabelPair> {
     let pair = |name: &str, value: &str| {
         let mut label = LabelPair::default();
         label.set_name(name.to_owned());

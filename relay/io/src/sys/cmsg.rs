@@ -3,9 +3,10 @@
 /// Bytes of a `cmsghdr`: length, level, type.
 const HEADER: usize = size_of::<libc::cmsghdr>();
 
-/// Room for all ancillary data of one message: segment size, packet info of IPv6 and a timestamp
-/// take 24 + 40 + 32 bytes; an overflow of the receive queue another 24.
-const CONTROL: usize = 128;
+/// Room for all ancillary data of one message: segment size, packet info of IPv6 and timestamps
+/// take 24 + 40 + 64 bytes; an overflow of the receive queue another 24. In an error queue: the
+/// error with an IPv6 address, 64, and timestamps.
+const CONTROL: usize = 192;
 
 /// A control buffer, aligned as the kernel wants it.
 #[derive(Clone, Copy)]

@@ -17,6 +17,8 @@ pub(crate) struct Ready {
     pub(crate) readable: bool,
     /// May be written without waiting.
     pub(crate) writable: bool,
+    /// Has something in its error queue, or has failed.
+    pub(crate) failed: bool,
 }
 
 /// A level-triggered epoll set.
@@ -115,6 +117,7 @@ impl Epoll {
             token: event.u64,
             readable: events & (libc::EPOLLIN | ended) != 0,
             writable: events & (libc::EPOLLOUT | ended) != 0,
+            failed: events & libc::EPOLLERR != 0,
         })
     }
 }

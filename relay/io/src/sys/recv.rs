@@ -21,8 +21,8 @@ pub(crate) struct Message<'a> {
     pub(crate) from: SocketAddr,
     /// To which of our addresses, if the socket is asked to tell.
     pub(crate) to: Option<IpAddr>,
-    /// When the kernel received it, since the Unix epoch.
-    pub(crate) stamp: Option<Duration>,
+    /// When it was received, since the Unix epoch.
+    pub(crate) stamps: Timestamps,
     /// One datagram, or several of `segment_size` bytes each.
     pub(crate) bytes: &'a [u8],
     /// Bytes of each datagram but the last.
@@ -118,7 +118,7 @@ impl ReceiveBatch {
         let mut message = Message {
             from: self.names.get(i)?.get()?,
             to: None,
-            stamp: None,
+            stamps: Timestamps::default(),
             bytes: room.get(..len)?,
             segment_size: len,
             truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
@@ -131,13 +131,34 @@ impl ReceiveBatch {
                         message.segment_size = size as usize;
                     }
                 }
-                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => message.stamp = timespec(data),
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPING) => message.stamps = timestamps(data),
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => message.to = packet_info_v4(data),
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => message.to = packet_info_v6(data),
                 _ => {}
             }
         }
         Some(message)
+    }
+}
+
+/// What the kernel and the network device say when a packet passed, since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Timestamps {
+    /// By the kernel's wall clock.
+    pub(crate) software: Option<Duration>,
+    /// By the device's clock, which may be any.
+    pub(crate) hardware: Option<Duration>,
+}
+
+/// `scm_timestamping`: three times, the kernel's, one no longer used, and the device's. Zero: none.
+pub(super) fn timestamps(data: &[u8]) -> Timestamps {
+    let at = |i: usize| {
+        let stamp = timespec(data.get(16 * i..)?)?;
+        (!stamp.is_zero()).then_some(stamp)
+    };
+    Timestamps {
+        software: at(0),
+        hardware: at(2),
     }
 }
 
@@ -162,4 +183,27 @@ fn packet_info_v4(data: &[u8]) -> Option<IpAddr> {
 /// `in6_pktinfo`: destination address of the packet, interface index.
 fn packet_info_v6(data: &[u8]) -> Option<IpAddr> {
     Some(IpAddr::V6(Ipv6Addr::from(*data.first_chunk::<16>()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_times_of_which_two_count() {
+        let mut data = [0u8; 48];
+        assert_eq!(timestamps(&data), Timestamps::default());
+        data[..8].copy_from_slice(&7i64.to_ne_bytes());
+        data[8..16].copy_from_slice(&5i64.to_ne_bytes());
+        data[16] = 1;
+        let software = Some(Duration::new(7, 5));
+        let hardware = None;
+        assert_eq!(timestamps(&data), Timestamps { software, hardware });
+        data[32..40].copy_from_slice(&6i64.to_ne_bytes());
+        let hardware = Some(Duration::new(6, 0));
+        assert_eq!(timestamps(&data), Timestamps { software, hardware });
+        data[..8].copy_from_slice(&(-1i64).to_ne_bytes());
+        assert_eq!(timestamps(&data).software, None);
+        assert_eq!(timestamps(&data[..40]).hardware, None);
+    }
 }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 /// Messages handed over by one call.
-const MESSAGES: usize = 128;
+pub(crate) const MESSAGES: usize = 128;
 
 /// One message: one datagram, or a run of them.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub(crate) struct Datagram<'a> {
     pub(crate) bytes: &'a [u8],
     /// Cut into datagrams of this size (UDP_SEGMENT); `None` for one datagram.
     pub(crate) segment_size: Option<u16>,
+    /// Ask for a transmit timestamp, which the error queue will hold.
+    pub(crate) stamp: bool,
 }
 
 /// The headers of one call, reused.
@@ -103,6 +105,10 @@ fn write_control(control: &mut Control, datagram: &Datagram<'_>) {
     if let Some(size) = datagram.segment_size {
         control.push(libc::SOL_UDP, libc::UDP_SEGMENT, &size.to_ne_bytes());
     }
+    if datagram.stamp {
+        let wanted = libc::SOF_TIMESTAMPING_TX_SOFTWARE.to_ne_bytes();
+        control.push(libc::SOL_SOCKET, libc::SO_TIMESTAMPING, &wanted);
+    }
     match datagram.source {
         None => {}
         // in_pktinfo: interface (0: any), source address, unused.
@@ -132,6 +138,7 @@ mod tests {
             send_buffer: 4 << 20,
             gro,
             packet_info: true,
+            hardware_stamps: false,
         };
         bind_udp(addr.parse().unwrap(), &options).unwrap()
     }
@@ -143,7 +150,7 @@ mod tests {
         while datagrams.len() < expected && batch.receive(socket).unwrap() > 0 {
             let filled = (0..batch.capacity()).map_while(|i| batch.message(i));
             for message in filled {
-                assert!(!message.truncated && message.stamp.is_some());
+                assert!(!message.truncated);
                 let segments = message.bytes.chunks(message.segment_size.max(1));
                 datagrams.extend(segments.map(<[u8]>::to_vec));
                 to.push(message.to);
@@ -159,6 +166,7 @@ mod tests {
             source: Some(from.local_addr().unwrap().ip()),
             bytes: payload,
             segment_size: Some(1_000),
+            stamp: false,
         };
         let sent = SendBatch::new().send(&from, std::iter::once(datagram));
         assert_eq!(sent.unwrap(), 1);
@@ -190,6 +198,7 @@ mod tests {
             source: None,
             bytes: &[1; 2_000],
             segment_size,
+            stamp: false,
         };
         let mut batch = SendBatch::new();
         let both = [datagram(None), datagram(Some(1_000))];
@@ -209,6 +218,7 @@ mod tests {
             source: None,
             bytes: b"x",
             segment_size: None,
+            stamp: false,
         });
         assert_eq!(batch.send(&from, datagrams).unwrap(), MESSAGES);
         assert_eq!(receive(&to, MESSAGES).0.len(), MESSAGES);

@@ -21,9 +21,13 @@ pub(crate) struct UdpOptions {
     pub(crate) gro: bool,
     /// Learn to which address a datagram was sent.
     pub(crate) packet_info: bool,
+    /// Ask the network device for receive timestamps, too.
+    pub(crate) hardware_stamps: bool,
 }
 
-/// A non-blocking UDP socket at `addr`, with kernel receive timestamps.
+/// A non-blocking UDP socket at `addr`, with kernel receive timestamps. Messages that ask for a
+/// transmit timestamp find it in the error queue: numbered (OPT_ID), and without a copy of the
+/// packet (OPT_TSONLY).
 pub(crate) fn bind_udp(addr: SocketAddr, options: &UdpOptions) -> io::Result<UdpSocket> {
     let fd = open(addr, libc::SOCK_DGRAM)?;
     let bytes = |n: usize| libc::c_int::try_from(n).unwrap_or(libc::c_int::MAX);
@@ -39,7 +43,19 @@ pub(crate) fn bind_udp(addr: SocketAddr, options: &UdpOptions) -> io::Result<Udp
         libc::SO_SNDBUF,
         bytes(options.send_buffer),
     )?;
-    set(&fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+    let mut stamps = libc::SOF_TIMESTAMPING_SOFTWARE
+        | libc::SOF_TIMESTAMPING_RX_SOFTWARE
+        | libc::SOF_TIMESTAMPING_OPT_ID
+        | libc::SOF_TIMESTAMPING_OPT_TSONLY;
+    if options.hardware_stamps {
+        stamps |= libc::SOF_TIMESTAMPING_RX_HARDWARE | libc::SOF_TIMESTAMPING_RAW_HARDWARE;
+    }
+    set(
+        &fd,
+        libc::SOL_SOCKET,
+        libc::SO_TIMESTAMPING,
+        stamps as libc::c_int,
+    )?;
     if options.gro {
         set(&fd, libc::SOL_UDP, libc::UDP_GRO, 1)?;
     }

@@ -209,18 +209,21 @@ impl TcpSide {
         self.connections.is_empty()
     }
 
-    /// Queues a packet for a connection.
-    pub(crate) fn push(&mut self, handle: u64, packet: &[u8], stats: &ShardStats) {
+    /// Queues a packet for a connection. False if it was dropped, and counted.
+    pub(crate) fn push(&mut self, handle: u64, packet: &[u8], stats: &ShardStats) -> bool {
         let Some(connection) = self.connections.get_mut(&handle) else {
-            return stats.add(Counter::DropNoPath, 1);
+            stats.add(Counter::DropNoPath, 1);
+            return false;
         };
         if !connection.queue.push(packet) {
-            return stats.add(Counter::DropTcpBackpressure, 1);
+            stats.add(Counter::DropTcpBackpressure, 1);
+            return false;
         }
         stats.add(Counter::DatagramsOut, 1);
         if !std::mem::replace(&mut connection.dirty, true) {
             self.dirty.push(handle);
         }
+        true
     }
 
     /// Writes what was queued.

@@ -279,7 +279,9 @@ impl Engine {
         }
         let meta = PacketMeta {
             source: Source::Camera,
+            track: None,
             received: now,
+            read: now,
         };
         egress.rtp(PeerKey(key), packet_index, header, &PADDING, meta);
         downlink.on_sent(now, rtx_ssrc, packet_index as u16, len + PADDING.len());

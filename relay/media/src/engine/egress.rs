@@ -15,7 +15,7 @@ use crate::slab::Slab;
 use crate::stream::RtpStream;
 use crate::subscription::Subscription;
 use sealcast_model::{
-    Counter, MediaKind, NtpClock, PacketBuf, PacketPool, ShardStats, Source, Time,
+    Counter, MediaKind, NtpClock, PacketBuf, PacketPool, ShardStats, Source, Time, TrackId,
 };
 use sealcast_rtp::ext::AbsSendTime;
 
@@ -27,6 +27,7 @@ struct Run<'a> {
     life: StreamLife,
     stats: &'a ShardStats,
     source: Source,
+    track: TrackId,
     send_time: [u8; 3],
     /// Added to the clock offset of absolute capture times.
     capture_offset: u64,
@@ -87,6 +88,7 @@ impl Engine {
             life,
             stats: &self.stats,
             source: track.source,
+            track: track.id,
             send_time: AbsSendTime::from_micros(now.as_micros()).to_bytes(),
             capture_offset: publisher
                 .and_then(|p| p.clock.to_relay(0))
@@ -308,7 +310,9 @@ impl Run<'_> {
         let payload = pool.bytes(buf).get(range.clone()).unwrap_or_default();
         let meta = PacketMeta {
             source: self.source,
+            track: Some(self.track),
             received: packet.received,
+            read: packet.read,
         };
         egress.rtp(
             PeerKey(sub.peer),

@@ -172,6 +172,7 @@ impl Engine {
             codec: placed.codec_index,
             key: frame.key,
             received,
+            read: now,
             elements,
             layers,
             descriptor: frame.descriptor,

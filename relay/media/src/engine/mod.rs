@@ -312,6 +312,7 @@ impl Engine {
     /// Takes a plaintext RTP packet: the first `len` bytes of `buf`'s slot, from `peer`. The
     /// engine owns the buffer from here on, and forwards it with the next
     /// [`flush`](Engine::flush). What cannot be forwarded is dropped and counted by reason.
+    /// `received` is when the kernel got it, `now` when it was read from there.
     pub fn handle_rtp(
         &mut self,
         now: Time,

@@ -17,7 +17,7 @@ use crate::stream::Held;
 use crate::subscription::{Retransmission, Subscription};
 use crate::timers::Timer;
 use sealcast_model::limits::PACKET_SLOT;
-use sealcast_model::{CodecParams, Counter, MediaKind, PacketPool, Source, Time};
+use sealcast_model::{CodecParams, Counter, MediaKind, PacketPool, Source, Time, TrackId};
 use sealcast_rtp::ext::AbsSendTime;
 use sealcast_rtp::payload::rtx::OSN_LEN;
 use sealcast_rtp::rtcp::Nack;
@@ -352,6 +352,7 @@ impl Engine {
             publisher,
             codec,
             source: track.source,
+            track: track.id,
             now,
             rtt,
         }
@@ -393,6 +394,7 @@ struct Again<'a> {
     publisher: &'a Peer,
     codec: &'a CodecParams,
     source: Source,
+    track: TrackId,
     now: Time,
     rtt: Duration,
 }
@@ -413,6 +415,7 @@ impl Again<'_> {
             publisher,
             codec,
             source,
+            track,
             now,
             rtt,
         } = self;
@@ -473,7 +476,9 @@ impl Again<'_> {
             slot,
             PacketMeta {
                 source,
+                track: Some(track),
                 received: now,
+                read: now,
             },
         );
         let (place, body) = slot.split_first_chunk_mut::<OSN_LEN>().ok_or(None)?;

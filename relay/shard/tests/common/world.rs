@@ -7,7 +7,9 @@ use sealcast_model::{
     CloseReason, Command, CommandError, Event, MediaKind, NtpClock, RequestId, SessionId,
     ShardStats, Time, TrackId,
 };
-use sealcast_shard::{EgressBatch, Outbox, Path, SessionContext, Shard, ShardConfig, Transport};
+use sealcast_shard::{
+    EgressBatch, Outbox, Path, SendReport, SessionContext, Shard, ShardConfig, Transport,
+};
 use sealcast_srtp::Backend;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,13 +24,13 @@ pub(crate) struct Memory {
 }
 
 impl Outbox for Memory {
-    fn send(&mut self, batch: &EgressBatch) -> Time {
+    fn send(&mut self, batch: &EgressBatch, report: &mut SendReport) {
         for run in batch.runs() {
             self.longest_run = self.longest_run.max(run.segments());
             let datagrams = batch.datagrams(run).map(|d| (run.path, d.to_vec()));
             self.datagrams.extend(datagrams);
         }
-        self.now
+        report.all_taken(self.now);
     }
 }
 
