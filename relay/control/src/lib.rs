@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod flight;
 pub mod http;
 pub mod limits;
 pub mod metrics;

@@ -4,6 +4,7 @@ use crate::addresses::Announcement;
 use crate::config::check::{backend, codecs};
 use crate::config::schema::Sealed;
 use crate::config::{Checked, Settings};
+use sealcast_control::flight::FlightReader;
 use sealcast_control::http::server::Server;
 use sealcast_control::http::{self, App, HttpConfig};
 use sealcast_control::metrics::{Metrics, MetricsError};
@@ -95,8 +96,10 @@ async fn serve(checked: Checked, minter: Option<Minter>) -> Result<(), ServeErro
     let development = minter.is_some();
     let metrics = Metrics::new(VERSION)?;
     let shards = Shards::start(&settings, dtls)?;
-    let stats = shards.ports.iter().map(|p| (p.id, Arc::clone(&p.stats)));
-    metrics.export_shards(stats.collect())?;
+    let stats = || shards.ports.iter().map(|p| (p.id, Arc::clone(&p.stats)));
+    metrics.export_shards(stats().collect())?;
+    let clock = shards.clock;
+    let flight = FlightReader::new(stats().collect(), move || clock.now());
     let rooms = Rooms::with_group_keys(
         rooms_config(&settings),
         media_policy(&settings),
@@ -112,6 +115,7 @@ async fn serve(checked: Checked, minter: Option<Minter>) -> Result<(), ServeErro
         verifier,
         development: minter,
         metrics,
+        flight,
         config: http_config(&settings),
         version: VERSION,
     });
@@ -177,6 +181,7 @@ impl Signals {
 
 /// Running shards, before the control plane listens to them.
 struct Shards {
+    clock: Clock,
     fingerprint: [u8; 32],
     ports: Vec<ShardPort>,
     threads: Vec<(ShardThread, Receiver<Event>)>,
@@ -201,6 +206,7 @@ impl Shards {
             settings.media_announce_loopback,
         )?;
         let mut shards = Shards {
+            clock,
             fingerprint: context.fingerprint_sha256(),
             ports: Vec::new(),
             threads: Vec::new(),
@@ -294,6 +300,8 @@ fn shard_config(
     config.receive_batch = settings.media_receive_batch.size();
     config.gso = settings.media_gso;
     config.gro = settings.media_gro;
+    config.stamp_interval = u32::try_from(settings.media_stamp_interval.get()).unwrap_or(u32::MAX);
+    config.hardware_stamps = settings.media_hardware_stamps;
     config.tcp_connections = settings.media_tcp_connections.size();
     Ok(config)
 }
@@ -371,9 +379,15 @@ async fn listen(
     development: bool,
 ) -> Result<Servers, ServeError> {
     let mut clients = http::router(Arc::clone(app));
-    let operators = http::operator_router(Arc::clone(app));
+    let mut operators = http::operator_router(Arc::clone(app));
+    let inspection = http::inspection_router(Arc::clone(app));
     if settings.http_operator_listen.is_none() {
         clients = clients.merge(operators.clone());
+        if development {
+            clients = clients.merge(inspection);
+        }
+    } else {
+        operators = operators.merge(inspection);
     }
     let server = |listener, tls, router| {
         let config = app.config.clone();

@@ -8,6 +8,7 @@ pub mod server;
 pub mod tls;
 mod whip;
 
+use crate::flight::FlightReader;
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
 use crate::signal;
@@ -15,8 +16,8 @@ use crate::token::{IDENTITY_AUDIENCE, Minter, Verifier};
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{any, get, options, post};
 use axum::{Json, Router};
 use serde::Serialize;
@@ -48,6 +49,8 @@ pub struct App {
     pub development: Option<Minter>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// The slowest packets.
+    pub flight: FlightReader,
     /// Settings.
     pub config: HttpConfig,
     /// The relay's version.
@@ -83,6 +86,14 @@ pub fn operator_router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .with_state(app)
+}
+
+/// Routes for operators that say more of what happens in rooms, if only by pseudonyms: never to be
+/// served where clients are.
+pub fn inspection_router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/debug/flight", get(flight))
         .with_state(app)
 }
 
@@ -179,6 +190,18 @@ fn no_store(mut response: Response) -> Response {
 async fn metrics(State(app): State<Arc<App>>) -> Response {
     let kind = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
     (kind, app.metrics.text()).into_response()
+}
+
+/// The slowest packets of the last minute: a page for browsers, JSON for everybody else.
+async fn flight(State(app): State<Arc<App>>, request: HeaderMap) -> Response {
+    let report = app.flight.report(&app.rooms);
+    let accepts = request.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    if accepts.is_some_and(|accepts| accepts.contains("text/html")) {
+        let policy = "default-src 'none'; style-src 'unsafe-inline'";
+        let headers = [(header::CONTENT_SECURITY_POLICY, policy)];
+        return no_store((headers, Html(report.page())).into_response());
+    }
+    no_store(Json(report).into_response())
 }
 
 /// The process runs and its runtime schedules.

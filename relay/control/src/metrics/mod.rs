@@ -1,6 +1,7 @@
 //! What operators see: the control plane's own counters and, read when asked, those of every
 //! shard. No label holds anything that tells a room, a person or an address.
 
+mod process;
 mod shards;
 
 use crate::refusal::Refusal;
@@ -11,11 +12,15 @@ use prometheus::{
 };
 use sealcast_delivery::Counters;
 use sealcast_model::{CommandError, ShardId, ShardStats};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The relay's metrics.
 pub struct Metrics {
     registry: Registry,
+    /// Names of what [`Metrics::new`] registered: a family without a series yet is not gathered.
+    names: BTreeSet<String>,
     participants: IntGaugeVec,
     sockets: IntGauge,
     sockets_closed: IntCounterVec,
@@ -116,7 +121,9 @@ impl Metrics {
     /// [`MetricsError`] if two metrics have one name.
     pub fn new(version: &str) -> Result<Arc<Self>, MetricsError> {
         let registry = Registry::new();
+        let names = RefCell::new(BTreeSet::new());
         let counters = |name: &str, help: &str, labels: &[&str]| {
+            names.borrow_mut().insert(name.to_owned());
             let c = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(c.clone()))?;
             Ok::<_, prometheus::Error>(c)
@@ -127,10 +134,12 @@ impl Metrics {
             Ok::<_, prometheus::Error>(g)
         };
         let gauges = |name: &str, help: &str, labels: &[&str]| {
+            names.borrow_mut().insert(name.to_owned());
             let g = IntGaugeVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(g.clone()))?;
             Ok::<_, prometheus::Error>(g)
         };
+        registry.register(Box::new(process::ProcessCollector::new()?))?;
         let tokens_accepted = IntCounter::new(
             "sealcast_tokens_accepted_total",
             "Tokens that opened a room.",
@@ -219,6 +228,7 @@ impl Metrics {
                 &["cause"],
             )?,
             registry: registry.clone(),
+            names: names.into_inner(),
         };
         metrics.start_at_zero();
         Ok(Arc::new(metrics))
@@ -265,6 +275,14 @@ impl Metrics {
             tracing::error!(%error, "metrics could not be written");
         }
         out
+    }
+
+    /// Names of all metrics that are exported or will be.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<String> {
+        let families = self.registry.gather();
+        let gathered = families.iter().map(|f| f.name().to_owned());
+        self.names.iter().cloned().chain(gathered).collect()
     }
 
     /// Signalling sockets open now.

@@ -165,6 +165,12 @@ impl Rooms {
         self.delivery.as_ref().map(|key| key.suite_number())
     }
 
+    /// The room of a track; `None` if it is no longer published.
+    #[must_use]
+    pub fn room_of(&self, track: TrackId) -> Option<RoomId> {
+        self.tracks.get(&track).map(|room| room.id)
+    }
+
     /// Participants of the relay.
     #[must_use]
     pub fn participants(&self) -> usize {

@@ -11,6 +11,7 @@ use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;
 use openssl::pkey::PKey;
 use sealcast_control::clock;
+use sealcast_control::flight::FlightReader;
 use sealcast_control::http::{self, App, HttpConfig};
 use sealcast_control::metrics::Metrics;
 use sealcast_control::rooms::{Rooms, RoomsConfig, ShardPort};
@@ -19,7 +20,7 @@ use sealcast_control::token::{Algorithm, Grants, Minter, TokenKey, TokenRequest,
 use sealcast_delivery::{DeliveryKey, SUITES};
 use sealcast_model::{
     Codec, Command, CommandError, CommandSender, Event, RequestId, SessionId, ShardId, ShardStats,
-    Source, Wake,
+    Source, Time, Wake,
 };
 use serde_json::{Value, json};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -95,6 +96,8 @@ pub(crate) struct Relay {
     pub(crate) shards: Vec<Arc<FakeShard>>,
     pub(crate) minter: Minter,
     pub(crate) private_key: Vec<u8>,
+    /// What the shards count.
+    pub(crate) stats: Vec<Arc<ShardStats>>,
 }
 
 pub(crate) struct Setup {
@@ -173,8 +176,9 @@ impl Relay {
             });
             shards.push(shard);
         }
-        let stats = ports.iter().map(|p| (p.id, Arc::clone(&p.stats))).collect();
-        metrics.export_shards(stats).unwrap();
+        let stats: Vec<_> = ports.iter().map(|p| (p.id, Arc::clone(&p.stats))).collect();
+        metrics.export_shards(stats.clone()).unwrap();
+        let flight = FlightReader::new(stats.clone(), || Time::from_millis(90_000));
         let delivery = setup
             .group_keys
             .then(|| Arc::new(DeliveryKey::from_seed(SUITES[0], &[7; 32]).unwrap()));
@@ -200,6 +204,7 @@ impl Relay {
             verifier,
             development: setup.development.then(|| minter_with(&private_key)),
             metrics,
+            flight,
             config: setup.http,
             version: "0.0.0",
         });
@@ -208,6 +213,7 @@ impl Relay {
             shards,
             minter: minter_with(&private_key),
             private_key,
+            stats: stats.into_iter().map(|(_, stats)| stats).collect(),
         }
     }
 
@@ -220,7 +226,9 @@ impl Relay {
     }
 
     pub(crate) fn router(&self) -> Router {
-        http::router(Arc::clone(&self.app)).merge(http::operator_router(Arc::clone(&self.app)))
+        http::router(Arc::clone(&self.app))
+            .merge(http::operator_router(Arc::clone(&self.app)))
+            .merge(http::inspection_router(Arc::clone(&self.app)))
     }
 
     pub(crate) fn token(&self, room: &str) -> String {

@@ -274,6 +274,12 @@ schema! {
         "Hand runs of datagrams to the kernel in one piece (UDP_SEGMENT).";
     "media.gro" media_gro: bool = "true",
         "Take runs of datagrams from the kernel in one piece (UDP_GRO).";
+    "media.stamp_interval" media_stamp_interval: Number<0, 1_000_000_000> = "128",
+        "One message in so many, on average, is asked when it reached the network device: dwell from"
+        "kernel to kernel. Each costs a system call. 0: none.";
+    "media.hardware_stamps" media_hardware_stamps: bool = "false",
+        "Believe receive timestamps of network cards. Only where they are switched on (hwstamp_ctl)"
+        "and the card's clock follows the system's (phc2sys).";
 
     "srtp.backend" srtp_backend: SrtpBackend = r#""aws-lc-rs""#,
         "What encrypts media between client and relay. \"openssl\" is the system's, for sites that"
