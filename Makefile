@@ -12,7 +12,7 @@ CLIENT_SOURCES := $(shell find client/src client/page -type f) client/build.mjs 
 	client/package.json client/package-lock.json $(wildcard client/tsconfig*.json)
 WASM_SOURCES := $(shell find crypto/sframe/src crypto/mls/src crypto/group-wire/src crypto/wasm/src xtask/src -type f) Cargo.lock
 
-.PHONY: help run test lint client setup-run setup-test bench soak clean
+.PHONY: help run test lint client setup-run setup-test bench fuzz soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,10 @@ setup-test:
 
 bench: setup-run ## run the packet-path benches and print figures with ratios
 	@cargo run --release --locked -p bench --bin ratio
+
+SECONDS ?= 60
+fuzz: ## fuzz every target (nightly, cargo-fuzz): make fuzz SECONDS=600; make test replays the corpora
+	@CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/fuzz tests/fuzz/run $(SECONDS)
 
 FROM ?= 200
 COUNT ?= 5000

@@ -1,23 +1,2 @@
-//! Any RED payload: its blocks cover it exactly, and written again it is the same.
 #![no_main]
-
-use libfuzzer_sys::fuzz_target;
-use sealcast_rtp::payload::opus;
-use sealcast_rtp::payload::red::{self, RedPayload, RedundantBlock};
-
-fuzz_target!(|payload: &[u8]| {
-    let _ = (opus::duration_samples(payload), opus::is_dtx(payload));
-    let Ok(parsed) = RedPayload::parse(payload) else {
-        return;
-    };
-    let blocks: Vec<RedundantBlock<'_>> = parsed.redundant().collect();
-    let mut out = vec![0; payload.len()];
-    let len = red::write(
-        &mut out,
-        &blocks,
-        parsed.primary_payload_type,
-        parsed.primary,
-    )
-    .expect("it fitted before");
-    assert_eq!(&out[..len], payload);
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sealcast_fuzz_targets::red::run(data));
