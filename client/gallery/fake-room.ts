@@ -2,7 +2,7 @@
 import type { CallRoom } from "../page/call.js";
 import type { RemoteParticipant, RemoteTrack } from "../src/directory.js";
 import { Emitter } from "../src/emitter.js";
-import type { OpenCounters, Publication, RoomEvents, RoomState, RoomStats, Source } from "../src/index.js";
+import type { EncodingStats, OpenCounters, Publication, RoomEvents, RoomState, RoomStats, Source } from "../src/index.js";
 
 export interface FakeRoomOptions {
   others: number;
@@ -20,8 +20,27 @@ interface FakePublication extends Publication {
   track: string;
   media: MediaStreamTrack;
   muted: boolean;
-  seal: { sealed: number; withheld: number; keyId: string; state: "sealing"; since: number };
+  seal: { sealed: number; withheld: number; keyIds: string[]; state: "sealing"; since: number };
 }
+
+/** What the fake room's own camera is sent as: a simulcast whose largest picture nobody gets. */
+const ENCODINGS: EncodingStats[] = [
+  ["q", 320, 180, 142_000],
+  ["h", 640, 360, 468_000],
+  ["f", 1280, 720, 0],
+].map(([rid, width, height, bitrate]) => ({
+  rid: String(rid),
+  active: bitrate !== 0,
+  scalabilityMode: "L1T3",
+  bitrate: Number(bitrate),
+  width: Number(width),
+  height: Number(height),
+  fps: bitrate === 0 ? 0 : 30,
+  limitation: "none",
+  nacks: 3,
+  repairs: 3,
+  keyFrameRequests: 1,
+}));
 
 export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
   readonly participants = new Map<string, RemoteParticipant>();
@@ -78,7 +97,7 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
   }
 
   async publish(media: MediaStreamTrack, { source }: { source: Source }): Promise<Publication> {
-    const seal = { sealed: 2_418, withheld: 0, keyId: "5c81d09f3ab27e", state: "sealing" as const, since: this.#started };
+    const seal = { sealed: 2_418, withheld: 0, keyIds: ["5c81d09f3ab27e"], state: "sealing" as const, since: this.#started };
     const publication: FakePublication = { source, track: `TR_own_${source}`, media, muted: false, seal };
     return publication;
   }
@@ -91,9 +110,9 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
     const common = { packets: 900, packetsLost: 2, lossRatio: 0.002, jitterMs: 4.2, rttMs: 18 };
     return {
       at: Date.now(),
-      transport: { protocol: "udp", rttMs: 18.3, dtls: "DTLS 1.3", srtpProfile: "AEAD_AES_256_GCM" },
+      transport: { protocol: "udp", rttMs: 18.3, dtls: "DTLS 1.3", srtpProfile: "AEAD_AES_256_GCM", estimate: 2_400_000 },
       sending: [
-        { ...common, kind: "video", codec: "VP8", bitrate: 1_240_000, width: 1280, height: 720, fps: 30, track: "TR_own", source: "camera", mid: "1", seal: null },
+        { ...common, kind: "video", codec: "VP8", bitrate: 1_240_000, width: 1280, height: 720, fps: 30, track: "TR_own", source: "camera", mid: "1", encodings: ENCODINGS, seal: null },
       ],
       receiving: [...this.participants.values()].flatMap(({ participant, tracks }) =>
         [...tracks.values()].map((track) => {
@@ -107,6 +126,14 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
             height: video ? 360 : null,
             fps: video ? 30 : null,
             framesDecoded: video ? 300 : null,
+            framesDropped: video ? 0 : null,
+            keyFramesDecoded: video ? 2 : null,
+            freezes: video ? 1 : null,
+            frozenMs: video ? 420 : null,
+            nacks: video ? 14 : null,
+            repaired: video ? 13 : null,
+            keyFrameRequests: video ? 1 : null,
+            paused: false,
             track: track.track,
             participant,
             source: track.source,

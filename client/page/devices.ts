@@ -1,5 +1,7 @@
 /** Cameras and microphones: choosing, starting, and how loud a microphone is. */
 
+import { VIDEO_CODECS, type VideoCodec } from "../src/index.js";
+
 export type DeviceKind = "audioinput" | "videoinput";
 
 /** 720p30 is what a consult needs; a camera that cannot do it gives what it has. */
@@ -61,6 +63,12 @@ export function meterLevel(track: MediaStreamTrack, report: (level: number) => v
     clearInterval(timer);
     void context.close();
   };
+}
+
+/** `?codec=VP9` sends pictures in another codec than VP8, where the browser can. */
+export function preferredCodec(): VideoCodec | undefined {
+  const wanted = `video/${new URLSearchParams(location.search).get("codec") ?? ""}`.toLowerCase();
+  return VIDEO_CODECS.find((codec) => codec.toLowerCase() === wanted);
 }
 
 /** `?video=320x180@15` makes the camera small, for machines that run many pages at once. */

@@ -86,7 +86,7 @@ function sealTable(counters: SealCounters): HTMLElement {
   return table([
     ["Frames sealed", format(counters.sealed)],
     ["Held back for want of a key", format(counters.withheld), counters.withheld > 0],
-    ["Key id", formatKeyId(counters.keyId)],
+    ...(counters.keyIds.length > 0 ? counters.keyIds : [null]).map((id): [string, string] => ["Key id", formatKeyId(id)]),
     ["Like this since", timeOfDay(counters.since)],
   ]);
 }

@@ -1,6 +1,7 @@
 /** The consult page: from link to call and out again. */
 import { type Link, RelayError, type Room, VERSION, assertSupported, connect, parseLink } from "../src/index.js";
 import { CallPage } from "./call.js";
+import { preferredCodec } from "./devices.js";
 import { el } from "./dom.js";
 import { errorPage, leftPage } from "./message-page.js";
 import { type Choice, prejoinPage } from "./prejoin.js";
@@ -59,6 +60,7 @@ class ConsultPage {
 
   async #join(link: Link, choice: Choice): Promise<void> {
     this.#show(bootPage());
+    const codec = preferredCodec();
     try {
       const room = await connect(location.origin, {
         token: () => this.#token(link),
@@ -70,6 +72,7 @@ class ConsultPage {
           name: choice.name,
         },
         acceptUnsealed: true,
+        ...(codec ? { videoCodec: codec } : {}),
         worker: () => new Worker(WORKER_PATH, { type: "module" }),
         wasm: new URL(WASM_PATH, location.origin),
       });

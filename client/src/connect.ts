@@ -3,7 +3,8 @@ import { Connection } from "./connection.js";
 import { Sealing, assertSupported } from "./e2ee/sealing.js";
 import { type IdentityOptions, RoomGroup } from "./group.js";
 import type { MediaLayout } from "./media.js";
-import type { Kind } from "./protocol.js";
+import type { VideoCodec, VideoSource } from "./encodings.js";
+import type { Kind, Source } from "./protocol.js";
 import { Room } from "./room.js";
 import { VERSION } from "./version.js";
 
@@ -27,8 +28,11 @@ export interface ConnectOptions {
    * an offer, of which a relay takes 128 KiB.
    */
   slots?: Readonly<Record<Kind, number>>;
-  /** The video codec to prefer. Default `video/VP8`. */
-  videoCodec?: string;
+  /**
+   * The video codec to prefer, for all or for each purpose. Default `video/VP8`, which every browser
+   * encodes at little cost. See encodings.ts for what each is sent as.
+   */
+  videoCodec?: VideoCodec | Readonly<Partial<Record<VideoSource, VideoCodec>>>;
   /** Show every track as it comes, as far as there are slots. Default true. */
   autoSubscribe?: boolean;
   /** Play tracks that are not sealed, where the room allows them. Default false. */
@@ -39,6 +43,7 @@ export interface ConnectOptions {
   wasm?: string | URL;
 }
 
+const DEFAULT_CODEC: VideoCodec = "video/VP8";
 const DEFAULT_SLOTS: Readonly<Record<Kind, number>> = { audio: 9, video: 9 };
 
 /**
@@ -82,12 +87,17 @@ export async function connect(url: string | URL, options: ConnectOptions): Promi
 /** Lines for a microphone, a camera and a screen stand in the first offer, so that starting any of
  * them later needs no renegotiation. */
 function makeLayout(options: ConnectOptions): MediaLayout {
-  const kinds: Kind[] = ["audio", "video", "video"];
+  const sources: Source[] = ["audio", "camera", "screen"];
+  const { videoCodec = {} } = options;
+  const codecs = { camera: DEFAULT_CODEC, screen: DEFAULT_CODEC, imaging: DEFAULT_CODEC };
   return {
-    lines: kinds.map((kind, index) => ({ line: `line-${index}`, kind, track: null })),
-    reserved: kinds.length,
+    lines: sources.map((source, index) => ({ line: `line-${index}`, source, track: null })),
+    reserved: sources.length,
     slots: options.slots ?? DEFAULT_SLOTS,
-    videoCodec: options.videoCodec ?? "video/VP8",
+    codecs:
+      typeof videoCodec === "string"
+        ? { camera: videoCodec, screen: videoCodec, imaging: videoCodec }
+        : { ...codecs, ...videoCodec },
   };
 }
 

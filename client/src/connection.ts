@@ -14,6 +14,7 @@ import {
 } from "./errors.js";
 import { type MediaLayout, MediaSession } from "./media.js";
 import {
+  type DataNotice,
   type Joined,
   PROTOCOL_VERSION,
   type RelayEvent,
@@ -21,7 +22,6 @@ import {
   type Requests,
   type ResponseOf,
   type Resumed,
-  type SlotNotice,
 } from "./protocol.js";
 import { Recovery, type RecoveryAction, type RecoveryInput, type RecoveryPhase } from "./recovery.js";
 import { SignalSocket } from "./signalling.js";
@@ -44,7 +44,8 @@ interface ConnectionEvents {
   /** The socket is back; the snapshot replaces what was known. */
   resumed: Resumed;
   event: RelayEvent;
-  slot: SlotNotice;
+  /** Over the data channel. What it says of own encodings is seen to already. */
+  notice: Exclude<DataNotice, { type: "encodings" }>;
   /** A new media session replaced the former one; MIDs and assignments stay. */
   "media-replaced": MediaSession;
   phase: RecoveryPhase;
@@ -207,7 +208,7 @@ export class Connection extends Emitter<ConnectionEvents> {
         this.emit("media-up", undefined);
       } else this.#feed({ type: state === "failed" ? "media-failed" : "media-disconnected" });
     });
-    media.on("slot", (notice) => this.emit("slot", notice));
+    media.on("notice", (notice) => this.emit("notice", notice));
     media.on("violation", (error) => this.#giveUp(error));
     return media;
   }

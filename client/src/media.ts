@@ -6,14 +6,16 @@
 import type { Sealing } from "./e2ee/sealing.js";
 import { Emitter } from "./emitter.js";
 import { ProtocolError } from "./errors.js";
-import { DATA_CHANNEL_LABEL, type Kind, type SlotNotice, decodeSlotNotice } from "./protocol.js";
+import { VIDEO_CODECS, type VideoCodec, type VideoSource, adjust, encodingsOf } from "./encodings.js";
+import { DATA_CHANNEL_LABEL, type DataNotice, type Kind, type Source, decodeNotice, kindOf } from "./protocol.js";
 import type { SlotRef } from "./slots.js";
 
 /** A sending m-line's description, which outlives the peer connection it is realised in. */
 export interface SendLine {
   /** Names the line to the sealing worker. */
   readonly line: string;
-  readonly kind: Kind;
+  /** What it is for, on which its encodings depend. */
+  readonly source: Source;
   track: MediaStreamTrack | null;
 }
 
@@ -22,22 +24,32 @@ export interface MediaLayout {
   readonly lines: SendLine[];
   readonly reserved: number;
   readonly slots: Readonly<Record<Kind, number>>;
-  /** The codec to prefer, as `video/VP8`. */
-  readonly videoCodec: string;
+  /** The codec to prefer for each purpose. */
+  readonly codecs: Readonly<Record<VideoSource, VideoCodec>>;
 }
 
 interface MediaEvents {
   state: "connected" | "disconnected" | "failed";
-  slot: SlotNotice;
+  notice: Exclude<DataNotice, { type: "encodings" }>;
   /** The data channel carried something that the protocol does not allow. */
   violation: ProtocolError;
+}
+
+/** A line's realisation in a peer connection. */
+interface Sending {
+  readonly line: SendLine;
+  readonly transceiver: RTCRtpTransceiver;
+  /** Which encodings the relay wants, in the offer's order; empty before it says so. */
+  wanted: boolean[];
+  /** The last change of parameters: one at a time, as the browser demands. */
+  change: Promise<void>;
 }
 
 export class MediaSession extends Emitter<MediaEvents> {
   readonly #pc: RTCPeerConnection;
   readonly #layout: MediaLayout;
   readonly #sealing: Sealing;
-  readonly #senders = new Map<string, RTCRtpTransceiver>();
+  readonly #senders = new Map<string, Sending>();
   readonly #slots: Record<Kind, RTCRtpTransceiver[]> = { audio: [], video: [] };
   #closed = false;
 
@@ -77,16 +89,17 @@ export class MediaSession extends Emitter<MediaEvents> {
     } catch (cause) {
       throw new ProtocolError("the browser refused the relay's answer", { cause });
     }
+    await Promise.all([...this.#senders.values()].map((sending) => this.#adjust(sending)));
   }
 
   /** Puts a line's {@link SendLine.track} on the wire, or takes it off. */
   async replaceTrack({ line, track }: SendLine): Promise<void> {
-    await this.#senders.get(line)?.sender.replaceTrack(track);
+    await this.#senders.get(line)?.transceiver.sender.replaceTrack(track);
   }
 
   /** The MID of a sending line; `undefined` before it was offered. */
   midOfLine(line: string): string | undefined {
-    return this.#senders.get(line)?.mid ?? undefined;
+    return this.#senders.get(line)?.transceiver.mid ?? undefined;
   }
 
   midOfSlot({ kind, index }: SlotRef): string | undefined {
@@ -116,17 +129,21 @@ export class MediaSession extends Emitter<MediaEvents> {
   }
 
   #addSender(line: SendLine): void {
-    const transceiver = this.#pc.addTransceiver(line.track ?? line.kind, { direction: "sendonly" });
+    const { source } = line;
+    const transceiver = this.#pc.addTransceiver(line.track ?? kindOf(source), {
+      direction: "sendonly",
+      ...(source === "audio" ? {} : { sendEncodings: encodingsOf(source, this.#layout.codecs[source]) }),
+    });
     // Set before anything is negotiated: there is no moment in which a frame could leave unsealed.
     transceiver.sender.transform = this.#sealing.transform({ role: "sender", line: line.line });
-    preferCodecs(transceiver, line.kind, this.#layout.videoCodec);
-    this.#senders.set(line.line, transceiver);
+    preferCodecs(transceiver, kindOf(source), source === "audio" ? undefined : this.#layout.codecs[source]);
+    this.#senders.set(line.line, { line, transceiver, wanted: [], change: Promise.resolve() });
   }
 
   #addSlot(slot: SlotRef): void {
     const transceiver = this.#pc.addTransceiver(slot.kind, { direction: "recvonly" });
     transceiver.receiver.transform = this.#sealing.transform({ role: "receiver", slot: slotName(slot) });
-    preferCodecs(transceiver, slot.kind, this.#layout.videoCodec);
+    preferCodecs(transceiver, slot.kind, this.#layout.codecs.camera);
     this.#slots[slot.kind][slot.index] = transceiver;
   }
 
@@ -140,12 +157,38 @@ export class MediaSession extends Emitter<MediaEvents> {
     if (this.#closed) return;
     try {
       if (typeof data !== "string") throw new ProtocolError("the relay sent a binary data message");
-      const notice = decodeSlotNotice(data);
-      if (notice) this.emit("slot", notice);
+      const notice = decodeNotice(data);
+      if (notice?.type === "encodings") this.#onEncodings(notice.mid, notice.active);
+      else if (notice) this.emit("notice", notice);
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
       this.emit("violation", error);
     }
+  }
+
+  #onEncodings(mid: string, active: boolean[]): void {
+    const sending = [...this.#senders.values()].find(({ transceiver }) => transceiver.mid === mid);
+    if (!sending) return;
+    sending.wanted = active;
+    void this.#adjust(sending);
+  }
+
+  /** Sends what the relay wants of a line, and as much as the answer left of it. */
+  #adjust(sending: Sending): Promise<void> {
+    const { line, transceiver } = sending;
+    if (line.source === "audio") return Promise.resolve();
+    const configured = encodingsOf(line.source, this.#layout.codecs[line.source]);
+    sending.change = sending.change.then(async () => {
+      const parameters = transceiver.sender.getParameters();
+      if (!adjust(parameters.encodings, configured, sending.wanted)) return;
+      try {
+        await transceiver.sender.setParameters(parameters);
+      } catch (error) {
+        // Encodings that nobody gets are then sent all the same, which costs and harms nothing.
+        if (!this.#closed) console.warn("sealcast: the browser did not change its encodings:", error);
+      }
+    });
+    return sending.change;
   }
 }
 
@@ -155,14 +198,12 @@ export function slotName({ kind, index }: SlotRef): string {
 }
 
 /** The room's codecs, and only those: an offer with nine slots is long enough. */
-const ROOM_CODECS: Record<Kind, readonly string[]> = {
-  audio: ["audio/opus"],
-  video: ["video/VP8", "video/VP9", "video/AV1", "video/H264"],
-};
+const ROOM_CODECS: Record<Kind, readonly string[]> = { audio: ["audio/opus"], video: VIDEO_CODECS };
 
-function preferCodecs(transceiver: RTCRtpTransceiver, kind: Kind, preferred: string): void {
+function preferCodecs(transceiver: RTCRtpTransceiver, kind: Kind, preferred?: string): void {
   const capabilities = RTCRtpReceiver.getCapabilities(kind)?.codecs ?? [];
-  const wanted = [preferred, ...ROOM_CODECS[kind].filter((mime) => mime !== preferred)];
+  const others = ROOM_CODECS[kind].filter((mime) => mime !== preferred);
+  const wanted = preferred === undefined ? others : [preferred, ...others];
   const codecs = wanted.flatMap((mime) =>
     capabilities.filter((codec) => codec.mimeType.toLowerCase() === mime.toLowerCase()),
   );

@@ -46,6 +46,13 @@ export interface SlotInfo {
   track: string | null;
 }
 
+/** Pixels that a picture is shown at; `[0, 0]` while it cannot be seen. */
+export type PixelSize = readonly [width: number, height: number];
+
+export interface SlotRequest extends SlotInfo {
+  size?: PixelSize;
+}
+
 /** A track of one's own, as the relay remembers it. */
 export interface OwnTrackInfo {
   mid: string;
@@ -66,6 +73,7 @@ type FieldTypes = {
   participants: ParticipantInfo[];
   slots: SlotInfo[];
   ownTracks: OwnTrackInfo[];
+  booleans: boolean[];
 };
 type FieldType = keyof FieldTypes;
 type Fields = Record<string, FieldType>;
@@ -132,7 +140,15 @@ const EVENTS = {
   going_away: { seconds: "number" },
 } as const satisfies Record<string, Fields>;
 
-const SLOT_NOTICE = { mid: "string", track: "string|null", revision: "number" } as const;
+/** Messages of the data channel (§8). */
+const NOTICES = {
+  /** `paused`: nothing of the track comes, because the path does not carry it. */
+  slot: { mid: "string", track: "string|null", revision: "number", paused: "boolean?" },
+  /** Whose voice is the loudest; an audio track. */
+  speaker: { track: "string|null" },
+  /** Which encodings of a line anybody gets, in the offer's order. */
+  encodings: { mid: "string", active: "booleans" },
+} as const satisfies Record<string, Fields>;
 
 export type ResponseType = keyof typeof RESPONSES;
 export type ResponseOf<T extends ResponseType> = { type: T } & Decoded<(typeof RESPONSES)[T]>;
@@ -141,7 +157,10 @@ export type EventOf<T extends EventType> = { type: T } & Decoded<(typeof EVENTS)
 export type RelayEvent = { [T in EventType]: EventOf<T> }[EventType];
 export type Joined = ResponseOf<"joined">;
 export type Resumed = ResponseOf<"resumed">;
-export type SlotNotice = Decoded<typeof SLOT_NOTICE>;
+export type NoticeType = keyof typeof NOTICES;
+export type NoticeOf<T extends NoticeType> = { type: T } & Decoded<(typeof NOTICES)[T]>;
+export type DataNotice = { [T in NoticeType]: NoticeOf<T> }[NoticeType];
+export type SlotNotice = NoticeOf<"slot">;
 
 /** What became of a track's frames since the last report (docs/PROTOCOL.md §6.3). */
 export interface TrackReport {
@@ -163,7 +182,7 @@ export interface Requests {
   };
   unpublish: { fields: { track: string }; response: "ok" };
   mute: { fields: { track: string; muted: boolean }; response: "ok" };
-  slots: { fields: { assign: SlotInfo[] }; response: "ok" };
+  slots: { fields: { assign: SlotRequest[] }; response: "ok" };
   remove: { fields: { participant: string }; response: "ok" };
   group: { fields: { data: string }; response: "ok" };
   sealed: { fields: { data: string; to?: string }; response: "ok" };
@@ -209,10 +228,11 @@ export function decodeEvent(message: RelayMessage): RelayEvent | undefined {
 }
 
 /** A data-channel message; `undefined` for types of a later version. */
-export function decodeSlotNotice(text: string): SlotNotice | undefined {
+export function decodeNotice(text: string): DataNotice | undefined {
   const message = decodeMessage(text);
-  if (message.type !== "slot") return undefined;
-  return decodeFields("slot", SLOT_NOTICE, message.body) as unknown as SlotNotice;
+  if (!Object.hasOwn(NOTICES, message.type)) return undefined;
+  const type = message.type as NoticeType;
+  return decodeFields(type, NOTICES[type], message.body) as DataNotice;
 }
 
 function decodeFields(type: string, fields: Fields, body: Record<string, unknown>): Record<string, unknown> {
@@ -309,6 +329,7 @@ const DECODERS: { [T in FieldType]: Decoder<FieldTypes[T]> } = {
   participants: arrayOf(participantInfo),
   slots: arrayOf(slotInfo),
   ownTracks: arrayOf(ownTrack),
+  booleans: arrayOf(ofType<boolean>("boolean")),
 };
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -4,7 +4,8 @@ import type { SealCounters } from "./e2ee/messages.js";
 import type { Sealing } from "./e2ee/sealing.js";
 import { ConnectionLostError, ProtocolError, SealcastError } from "./errors.js";
 import type { MediaLayout, SendLine } from "./media.js";
-import { type Kind, type OwnTrackInfo, type Source, kindOf } from "./protocol.js";
+import { encodingsOf } from "./encodings.js";
+import type { OwnTrackInfo, Source } from "./protocol.js";
 
 /** A track that this client publishes. It outlives reconnections; its `track` id may change. */
 export interface Publication {
@@ -58,11 +59,11 @@ export class Publications {
   }
 
   async publish(media: MediaStreamTrack, source: Source): Promise<Publication> {
-    const line = this.#freeLine(kindOf(source));
+    const line = this.#freeLine(source);
     const publication = new OwnPublication(source, line, []);
     this.#publications.set(line, publication);
     try {
-      publication.contexts = await this.#sealing.seal(line.line);
+      publication.contexts = await this.#seal(line);
       if (this.#connection.media?.midOfLine(line.line) === undefined) await this.#connection.negotiate();
       await this.#announce(publication);
       // The encoder starts after the relay knows the track, so that its first key frame counts.
@@ -105,7 +106,7 @@ export class Publications {
   async republish(): Promise<void> {
     for (const publication of this.all()) {
       publication.track = null;
-      publication.contexts = await this.#sealing.seal(publication.line.line);
+      publication.contexts = await this.#seal(publication.line);
       await this.#announce(publication);
     }
   }
@@ -129,6 +130,12 @@ export class Publications {
     }
   }
 
+  /** A key id for each encoding, all under the one name of the line. */
+  #seal({ line, source }: SendLine): Promise<number[]> {
+    const encodings = source === "audio" ? 1 : encodingsOf(source, this.#layout.codecs[source]).length;
+    return this.#sealing.seal(line, encodings);
+  }
+
   async #announce(publication: OwnPublication): Promise<void> {
     const mid = this.#connection.media?.midOfLine(publication.line.line);
     if (mid === undefined) throw new ProtocolError(`${publication.source} has no m-line`);
@@ -143,6 +150,10 @@ export class Publications {
 
   async #carry(publication: OwnPublication, media: MediaStreamTrack | null): Promise<void> {
     publication.line.track = media;
+    if (media && (publication.source === "screen" || publication.source === "imaging")) {
+      // Text and images, not film: sharpness before smoothness. The application may know better.
+      media.contentHint ||= "detail";
+    }
     if (media) media.enabled = !publication.muted;
     await this.#connection.media?.replaceTrack(publication.line);
   }
@@ -162,10 +173,10 @@ export class Publications {
     });
   }
 
-  #freeLine(kind: Kind): SendLine {
-    const free = this.#layout.lines.find((line) => line.kind === kind && !this.#publications.has(line));
+  #freeLine(source: Source): SendLine {
+    const free = this.#layout.lines.find((line) => line.source === source && !this.#publications.has(line));
     if (free) return free;
-    const line: SendLine = { line: `line-${this.#layout.lines.length}`, kind, track: null };
+    const line: SendLine = { line: `line-${this.#layout.lines.length}`, source, track: null };
     this.#layout.lines.push(line);
     return line;
   }

@@ -7,7 +7,7 @@ import { Emitter } from "./emitter.js";
 import { ClosedError, NoKeyError, ProtocolError, SealcastError } from "./errors.js";
 import type { RoomGroup } from "./group.js";
 import type { MediaLayout } from "./media.js";
-import type { EventOf, Grants, Joined, RelayEvent, Source } from "./protocol.js";
+import type { EventOf, Grants, Joined, PixelSize, RelayEvent, Source } from "./protocol.js";
 import { type OwnPublication, type Publication, Publications } from "./publications.js";
 import { REPORT_INTERVAL_MS, Reporter } from "./report.js";
 import { type RoomStats, StatsSampler } from "./stats.js";
@@ -30,6 +30,13 @@ export interface RoomEvents {
   /** A slot shows the track from here on: `media` is to be played. */
   "track-shown": { track: RemoteTrack; media: MediaStreamTrack };
   "track-hidden": { track: RemoteTrack };
+  /**
+   * The relay stopped sending the track because the path to this client does not carry it, or goes
+   * on. Imaging that does not fit whole is paused, never shown degraded: say so where it was.
+   */
+  "track-paused": { track: RemoteTrack; paused: boolean };
+  /** Whose voice is the loudest now, oneself included; read it from `speaker`. */
+  speaker: string | undefined;
   /** The relay refuses to show a track to this participant. */
   "subscription-refused": { track: RemoteTrack; error: SealcastError };
   /** An own publication changed: a moderator muted it, or the relay blocked it. */
@@ -76,6 +83,7 @@ export class Room extends Emitter<RoomEvents> {
   /** Changes not reported yet, until whoever called `connect` had the chance to listen. */
   #unreported: DirectoryChange[] | undefined = [];
   #state: RoomState = "connecting";
+  #speaker: string | undefined;
   #mediaWasUp = false;
   #mediaFacts: EventOf<"media_connected"> | undefined;
 
@@ -205,6 +213,34 @@ export class Room extends Emitter<RoomEvents> {
     return this.#subscriptions.waiting().flatMap((id) => this.#directory.track(id) ?? []);
   }
 
+  /** The participant who speaks; `undefined` before anybody has, and when they left. */
+  get speaker(): string | undefined {
+    return this.#speaker;
+  }
+
+  /** Keeps slots for a participant's voice and camera, where there are more people than slots. */
+  pin(participant: string, pinned: boolean): void {
+    this.#subscriptions.pin(participant, pinned);
+  }
+
+  /**
+   * Says how large a track is shown, in device pixels; `[0, 0]` while it cannot be seen, which stops
+   * it. The relay sends no more than fills it. See {@link watchSize}.
+   */
+  setSize(track: RemoteTrack, size: PixelSize): void {
+    this.#subscriptions.setSize(track.track, size);
+  }
+
+  /** Stops and resumes all pictures; voices go on. For pages that are hidden. */
+  setVisible(visible: boolean): void {
+    this.#subscriptions.setVisible(visible);
+  }
+
+  /** Whether the relay withholds a track because the path to this client does not carry it. */
+  isPaused(track: RemoteTrack): boolean {
+    return this.#subscriptions.isPaused(track.track);
+  }
+
   /** What became of a remote track's frames; `undefined` before the first. */
   sealOf(track: string): OpenCounters | undefined {
     return this.#opened[track];
@@ -223,7 +259,8 @@ export class Room extends Emitter<RoomEvents> {
         const mid = slot && media?.midOfSlot(slot);
         const stats = mid === undefined ? undefined : inbound.get(mid);
         if (mid === undefined || !stats) return [];
-        return [{ ...stats, track, participant, source, mid, seal: this.sealOf(track) ?? null }];
+        const paused = this.#subscriptions.isPaused(track);
+        return [{ ...stats, track, participant, source, mid, paused, seal: this.sealOf(track) ?? null }];
       });
     const sending = this.#publications.all().flatMap(({ line, track, source, seal }) => {
       const mid = media?.midOfLine(line.line);
@@ -255,7 +292,10 @@ export class Room extends Emitter<RoomEvents> {
       this.#inBackground(this.#publications.resync(resumed.tracks));
     });
     connection.on("event", (event) => this.#onEvent(event));
-    connection.on("slot", (notice) => this.#subscriptions.onNotice(notice));
+    connection.on("notice", (notice) => {
+      if (notice.type === "slot") this.#subscriptions.onNotice(notice);
+      else this.#onSpeaker(notice.track);
+    });
     connection.on("media-replaced", () => this.#subscriptions.onMediaReplaced());
     connection.on("phase", () => this.#updateState());
     connection.on("media-up", () => {
@@ -288,6 +328,10 @@ export class Room extends Emitter<RoomEvents> {
     this.#subscriptions.on("hidden", ({ track: id }) => {
       const track = this.#directory.track(id);
       if (track) this.emit("track-hidden", { track });
+    });
+    this.#subscriptions.on("paused", ({ track: id, paused }) => {
+      const track = this.#directory.track(id);
+      if (track) this.emit("track-paused", { track, paused });
     });
     this.#subscriptions.on("refused", ({ track: id, error }) => {
       const track = this.#directory.track(id);
@@ -339,6 +383,16 @@ export class Room extends Emitter<RoomEvents> {
       default:
         break;
     }
+  }
+
+  /** @param voice the audio track of who speaks */
+  #onSpeaker(voice: string | null): void {
+    const own = voice !== null && this.#publications.byTrack(voice) ? this.participant : undefined;
+    const speaker = voice === null ? undefined : (own ?? this.#directory.track(voice)?.participant);
+    if (speaker === this.#speaker) return;
+    this.#speaker = speaker;
+    if (speaker !== undefined) this.#subscriptions.promote(speaker);
+    this.emit("speaker", speaker);
   }
 
   #onOwnTrack(track: string, change: (own: OwnPublication) => void, blocked?: string): void {
@@ -402,6 +456,7 @@ export class Room extends Emitter<RoomEvents> {
     if (this.#state === "closed") return;
     this.#state = "closed";
     clearInterval(this.#reportTimer);
+    this.#subscriptions.dispose();
     this.#sealing.close();
     this.emit("state", "closed");
     this.emit("closed", error);

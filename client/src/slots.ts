@@ -4,7 +4,9 @@
  * and camera therefore go into one pair wherever that is possible.
  *
  * An assignment stays until its track is dropped: nobody's picture jumps because somebody else came
- * or went. Tracks for which there is no slot wait in order of request.
+ * or went. Tracks for which there is no slot wait in order of request. Where there are more people
+ * than slots, whoever speaks takes the slot of whoever has been silent the longest, unless that one
+ * is pinned: the last N speakers are seen and heard.
  */
 import type { Kind, Source } from "./protocol.js";
 import { kindOf } from "./protocol.js";
@@ -21,10 +23,21 @@ export interface SlotTrack {
   source: Source;
 }
 
+interface Entry {
+  wanted: SlotTrack;
+  /** Of its slot; `undefined` while it waits. */
+  index: number | undefined;
+  /** When its participant last spoke, by {@link SlotAllocator.promote}; 0 for never. */
+  spoke: number;
+}
+
 export class SlotAllocator {
   readonly #slots: Record<Kind, (SlotTrack | undefined)[]>;
   /** Wanted tracks in order of request, with the slot each has. */
-  readonly #wanted = new Map<string, { wanted: SlotTrack; index: number | undefined }>();
+  readonly #wanted = new Map<string, Entry>();
+  /** Participants whose slots nobody takes. */
+  readonly #pinned = new Set<string>();
+  #turn = 0;
 
   constructor(counts: Readonly<Record<Kind, number>>) {
     this.#slots = {
@@ -36,8 +49,30 @@ export class SlotAllocator {
   /** Asks for a slot; the track may have to wait. Asking again changes nothing. */
   want(track: SlotTrack): void {
     if (this.#wanted.has(track.track)) return;
-    this.#wanted.set(track.track, { wanted: track, index: undefined });
+    this.#wanted.set(track.track, { wanted: track, index: undefined, spoke: 0 });
     this.#place(track);
+  }
+
+  /** A participant speaks: where its voice and camera wait, they take others' slots. */
+  promote(participant: string): void {
+    this.#turn += 1;
+    for (const entry of this.#wanted.values()) {
+      if (entry.wanted.participant !== participant || !isPerson(entry.wanted)) continue;
+      entry.spoke = this.#turn;
+      if (entry.index === undefined) this.#displace(entry);
+    }
+  }
+
+  /** Gives a participant slots that nobody takes, or gives that up. */
+  pin(participant: string, pinned: boolean): void {
+    if (!pinned) {
+      this.#pinned.delete(participant);
+      return;
+    }
+    this.#pinned.add(participant);
+    for (const entry of this.#wanted.values()) {
+      if (entry.wanted.participant === participant && entry.index === undefined) this.#displace(entry);
+    }
   }
 
   /** Takes the track off its slot, or off the queue; whoever waited longest takes the slot. */
@@ -77,6 +112,23 @@ export class SlotAllocator {
   /** Wanted tracks that have no slot, longest waiting first. */
   waiting(): string[] {
     return [...this.#wanted].filter(([, { index }]) => index === undefined).map(([track]) => track);
+  }
+
+  /** Puts a waiting track where a person's is that was silent the longest. */
+  #displace(entry: Entry): void {
+    const kind = kindOf(entry.wanted.source);
+    let longest: Entry | undefined;
+    for (const other of this.#wanted.values()) {
+      const { wanted, index } = other;
+      if (index === undefined || kindOf(wanted.source) !== kind) continue;
+      if (!isPerson(wanted) || this.#pinned.has(wanted.participant)) continue;
+      // Of those who never spoke, whoever was asked for last.
+      if (!longest || other.spoke <= longest.spoke) longest = other;
+    }
+    if (longest?.index === undefined) return;
+    this.#slots[kind][longest.index] = undefined;
+    longest.index = undefined;
+    this.#place(entry.wanted);
   }
 
   #place(track: SlotTrack): void {

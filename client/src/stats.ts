@@ -10,6 +10,8 @@ export interface TransportStats {
   /** `DTLS 1.3`, for example, as the browser or the relay names it. */
   dtls: string | null;
   srtpProfile: string | null;
+  /** What the browser thinks the path to the relay carries, bits per second. */
+  estimate: number | null;
 }
 
 interface MediaStats {
@@ -34,13 +36,59 @@ export interface ReceiveStats extends MediaStats {
   source: Source;
   mid: string;
   framesDecoded: number | null;
+  /** Frames that arrived and were not shown: late, or not decodable. */
+  framesDropped: number | null;
+  keyFramesDecoded: number | null;
+  /** How often the picture stood still, for three times the usual or 150 ms longer, and how long. */
+  freezes: number | null;
+  frozenMs: number | null;
+  /** Packets asked for again, packets that came so, key frames asked for. */
+  nacks: number | null;
+  repaired: number | null;
+  keyFrameRequests: number | null;
+  /** The relay withholds it because the path does not carry it. */
+  paused: boolean;
   seal: OpenCounters | null;
+}
+
+/** What a receiver adds to what both sides have. */
+type Received = Pick<
+  ReceiveStats,
+  | "framesDecoded"
+  | "framesDropped"
+  | "keyFramesDecoded"
+  | "freezes"
+  | "frozenMs"
+  | "nacks"
+  | "repaired"
+  | "keyFrameRequests"
+>;
+
+/** One encoding of a published track. */
+export interface EncodingStats {
+  /** Its RID; `null` where there is but one. */
+  rid: string | null;
+  /** Whether anybody gets it. */
+  active: boolean;
+  scalabilityMode: string | null;
+  bitrate: number | null;
+  width: number | null;
+  height: number | null;
+  fps: number | null;
+  /** Why it is worse than the source: `none`, `bandwidth`, `cpu` or `other`. */
+  limitation: string | null;
+  nacks: number | null;
+  /** Packets sent again. */
+  repairs: number | null;
+  keyFrameRequests: number | null;
 }
 
 export interface SendStats extends MediaStats {
   track: string | null;
   source: Source;
   mid: string;
+  /** Smallest first. The figures above are their sums, and the largest picture sent. */
+  encodings: EncodingStats[];
   seal: SealCounters | null;
 }
 
@@ -69,32 +117,36 @@ export class StatsSampler {
   /** What came in and went out, by MID. */
   digest(report: Iterable<unknown>): {
     transport: TransportStats;
-    inbound: Map<string, MediaStats & { framesDecoded: number | null }>;
-    outbound: Map<string, MediaStats>;
+    inbound: Map<string, MediaStats & Received>;
+    outbound: Map<string, MediaStats & { encodings: EncodingStats[] }>;
   } {
     const rows = new Map<string, Row>();
     for (const row of report) rows.set((row as Row).id, row as Row);
     const samples = new Map<string, Sample>();
-    const inbound = new Map<string, MediaStats & { framesDecoded: number | null }>();
-    const outbound = new Map<string, MediaStats>();
+    const inbound = new Map<string, MediaStats & Received>();
+    const outbound = new Map<string, [Row, MediaStats][]>();
     for (const row of rows.values()) {
       const mid = text(row["mid"]);
       if (mid === null) continue;
       if (row.type === "inbound-rtp") {
         const lost = number(row["packetsLost"]) ?? 0;
         const stats = this.#mediaStats(row, rows, samples, "Received", lost);
-        inbound.set(mid, { ...stats, framesDecoded: number(row["framesDecoded"]) });
+        inbound.set(mid, { ...stats, ...received(row) });
       } else if (row.type === "outbound-rtp") {
         const remote = rows.get(text(row["remoteId"]) ?? "");
         const lost = number(remote?.["packetsLost"]) ?? 0;
         const stats = this.#mediaStats(row, rows, samples, "Sent", lost);
         stats.rttMs = milliseconds(remote?.["roundTripTime"]);
         stats.jitterMs = milliseconds(remote?.["jitter"]);
-        outbound.set(mid, stats);
+        outbound.set(mid, [...(outbound.get(mid) ?? []), [row, stats]]);
       }
     }
     this.#previous = samples;
-    return { transport: transportStats(rows), inbound, outbound };
+    return {
+      transport: transportStats(rows),
+      inbound,
+      outbound: new Map([...outbound].map(([mid, encodings]) => [mid, sum(encodings)])),
+    };
   }
 
   #mediaStats(
@@ -132,6 +184,50 @@ export class StatsSampler {
   }
 }
 
+function received(row: Row): Received {
+  return {
+    framesDecoded: number(row["framesDecoded"]),
+    framesDropped: number(row["framesDropped"]),
+    keyFramesDecoded: number(row["keyFramesDecoded"]),
+    freezes: number(row["freezeCount"]),
+    frozenMs: milliseconds(row["totalFreezesDuration"]),
+    nacks: number(row["nackCount"]),
+    repaired: number(row["retransmittedPacketsReceived"]),
+    keyFrameRequests: number(row["pliCount"]),
+  };
+}
+
+/** A line's encodings, and what they come to together. */
+function sum(encodings: readonly [Row, MediaStats][]): MediaStats & { encodings: EncodingStats[] } {
+  const pixels = ({ width, height }: MediaStats): number => (width ?? 0) * (height ?? 0);
+  const ordered = [...encodings].sort(([, a], [, b]) => pixels(a) - pixels(b));
+  const all = ordered.map(([, stats]) => stats);
+  const largest = ordered.findLast(([row, { bitrate }]) => row["active"] !== false && bitrate !== 0)?.[1] ?? all.at(-1);
+  if (!largest) throw new RangeError("a line has at least one encoding");
+  const known = all.flatMap(({ bitrate }) => bitrate ?? []);
+  const losses = all.flatMap(({ lossRatio }) => lossRatio ?? []);
+  return {
+    ...largest,
+    bitrate: known.length > 0 ? known.reduce((total, bitrate) => total + bitrate, 0) : null,
+    packets: all.reduce((total, { packets }) => total + packets, 0),
+    packetsLost: all.reduce((total, { packetsLost }) => total + packetsLost, 0),
+    lossRatio: losses.length > 0 ? Math.max(...losses) : null,
+    encodings: ordered.map(([row, { bitrate, width, height, fps }]) => ({
+      rid: text(row["rid"]),
+      active: row["active"] !== false,
+      scalabilityMode: text(row["scalabilityMode"]),
+      bitrate,
+      width,
+      height,
+      fps,
+      limitation: text(row["qualityLimitationReason"]),
+      nacks: number(row["nackCount"]),
+      repairs: number(row["retransmittedPacketsSent"]),
+      keyFrameRequests: number(row["pliCount"]),
+    })),
+  };
+}
+
 function transportStats(rows: Map<string, Row>): TransportStats {
   const all = [...rows.values()];
   const transport = all.find(({ type }) => type === "transport");
@@ -145,6 +241,7 @@ function transportStats(rows: Map<string, Row>): TransportStats {
     rttMs: milliseconds(pair?.["currentRoundTripTime"]),
     dtls: dtlsName(text(transport?.["tlsVersion"])),
     srtpProfile: text(transport?.["srtpCipher"])?.replace(/^SRTP_/, "") ?? null,
+    estimate: number(pair?.["availableOutgoingBitrate"]),
   };
 }
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Directory } from "../src/directory.js";
 import { ProtocolError } from "../src/errors.js";
-import { decodeEvent, decodeMessage, decodeResponse, decodeSlotNotice } from "../src/protocol.js";
+import { decodeEvent, decodeMessage, decodeResponse, decodeNotice } from "../src/protocol.js";
 import { signalUrl } from "../src/connect.js";
 
 const JOINED = {
@@ -50,10 +50,38 @@ test("a message with a wrong or missing field is refused, whichever field it is"
 test("events and data messages of a later version are left alone", () => {
   assert.equal(decodeEvent(decodeMessage('{"type":"constructor"}')), undefined);
   assert.equal(decodeEvent(decodeMessage('{"type":"hologram","seq":1}')), undefined);
-  assert.equal(decodeSlotNotice('{"type":"later"}'), undefined);
-  const notice = decodeSlotNotice('{"type":"slot","mid":"3","track":null,"revision":7}');
-  assert.equal(notice?.track, null);
-  assert.equal(notice?.revision, 7);
+  assert.equal(decodeNotice('{"type":"later"}'), undefined);
+  assert.deepEqual(decodeNotice('{"type":"slot","mid":"3","track":null,"revision":7,"later":1}'), {
+    type: "slot",
+    mid: "3",
+    track: null,
+    revision: 7,
+    paused: undefined,
+  });
+});
+
+test("the data channel tells of slots, of who speaks, and of encodings", () => {
+  assert.deepEqual(decodeNotice('{"type":"slot","mid":"3","track":"TR_1","paused":true,"revision":8}'), {
+    type: "slot",
+    mid: "3",
+    track: "TR_1",
+    revision: 8,
+    paused: true,
+  });
+  assert.deepEqual(decodeNotice('{"type":"speaker","track":null}'), { type: "speaker", track: null });
+  assert.deepEqual(decodeNotice('{"type":"encodings","mid":"1","active":[true,false]}'), {
+    type: "encodings",
+    mid: "1",
+    active: [true, false],
+  });
+  for (const text of [
+    '{"type":"slot","mid":"3","track":"TR_1","paused":1,"revision":8}',
+    '{"type":"speaker","track":7}',
+    '{"type":"encodings","mid":"1","active":[1]}',
+    '{"type":"encodings","mid":"1"}',
+  ]) {
+    assert.throws(() => decodeNotice(text), ProtocolError, text);
+  }
 });
 
 test("a track is unsealed only if the relay says so outright", () => {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FAILURES_BEFORE_FAILING, OpenTally, SealTally } from "../src/worker/counters.js";
+import { EncodingIndex } from "../src/worker/encoding-index.js";
 import { type EncodedFrame, type Opener, openFrame, sealFrame } from "../src/worker/frames.js";
 import { KidSource } from "../src/worker/kid.js";
 import { randomFrom } from "./random.js";
@@ -71,7 +72,7 @@ test("nothing leaves without a sealer, and nothing leaves when sealing fails", (
   }
   assert.deepEqual(
     { ...tally.counters },
-    { sealed: 0, withheld: 2, keyId: null, state: "withheld", since: 5 },
+    { sealed: 0, withheld: 2, keyIds: [], state: "withheld", since: 5 },
   );
 });
 
@@ -81,7 +82,39 @@ test("a sealed frame replaces the clear one, and is counted with its key id", ()
   const sealer = { kid: 0x2an, seal: (_codec: string, bytes: Uint8Array) => Uint8Array.of(9, ...bytes) };
   assert.equal(sealFrame(frame, sealer, tally, 3), true);
   assert.deepEqual([...new Uint8Array(frame.data)], [9, 1, 2]);
-  assert.deepEqual({ ...tally.counters }, { sealed: 1, withheld: 0, keyId: "2a", state: "sealing", since: 3 });
+  assert.deepEqual({ ...tally.counters }, { sealed: 1, withheld: 0, keyIds: ["2a"], state: "sealing", since: 3 });
+});
+
+test("each encoding shows its key id, of the newest frame", () => {
+  const tally = new SealTally(0);
+  for (const [kid, encoding] of [[0xa1n, 0], [0xb1n, 1], [0xa1n, 0], [0xa2n, 0]] as const) tally.onSealed(1, kid, encoding);
+  assert.deepEqual(tally.counters.keyIds, ["a2", "b1"]);
+  assert.equal(tally.counters.sealed, 4);
+});
+
+test("encodings are told apart by SSRC, and each keeps its index", () => {
+  const index = new EncodingIndex();
+  assert.deepEqual([700, 7, 70, 7, 700, 70].map((ssrc) => index.of(ssrc, 3)), [0, 1, 2, 1, 0, 2]);
+  // 7 has been silent the longest.
+  assert.equal(index.of(9, 3), 1);
+  assert.deepEqual([700, 70, 9].map((ssrc) => index.of(ssrc, 3)), [0, 2, 1]);
+});
+
+test("no two encodings that send at the same time share an index, whatever SSRCs come", () => {
+  const random = randomFrom(11);
+  for (let round = 0; round < 200; round++) {
+    const count = 1 + Math.floor(random() * 4);
+    const index = new EncodingIndex();
+    let live = Array.from({ length: count }, (_, n) => round * 100 + n);
+    for (let step = 0; step < 50; step++) {
+      // A conflict renames one encoding, the others go on.
+      if (random() < 0.1) live = live.map((ssrc, n) => (n === step % count ? ssrc + 10_000 : ssrc));
+      live.forEach((ssrc) => index.of(ssrc, count));
+      const indices = live.map((ssrc) => index.of(ssrc, count));
+      assert.equal(new Set(indices).size, count);
+      assert.ok(indices.every((n) => n >= 0 && n < count));
+    }
+  }
 });
 
 test("empty frames pass out as they are, and are ignored coming in", () => {

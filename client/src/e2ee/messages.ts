@@ -71,8 +71,11 @@ export type ToWorker =
   | { type: "init"; wasm: string; suite: number }
   /** The room's link key: 32 bytes. */
   | { type: "link-key"; key: Uint8Array<ArrayBuffer> }
-  /** Seal what `line` sends with a fresh key id; answered by `sealing` with the same `request`. */
-  | { type: "seal"; request: number; line: string }
+  /**
+   * Seal what `line` sends, in so many encodings, each with a fresh key id; answered by `sealing`
+   * with the same `request`.
+   */
+  | { type: "seal"; request: number; line: string; encodings: number }
   /** `line` sends nothing any more; its sealer is destroyed. */
   | { type: "unseal"; line: string }
   /**
@@ -153,7 +156,8 @@ export interface SealCounters {
   sealed: number;
   /** Frames dropped because there was no key, or sealing failed: nothing leaves unsealed. */
   withheld: number;
-  keyId: string | null;
+  /** The key ids of its encodings, in hex, in the order in which they first sent. */
+  keyIds: string[];
   state: SealState;
   since: number;
 }

@@ -133,18 +133,19 @@ export class Sealing extends Emitter<SealingEvents> {
   }
 
   /**
-   * Seals what `line` sends: under a fresh key id, or with the group's keys once there are any.
+   * Seals what `line` sends: under fresh key ids, or with the group's keys once there are any.
    *
+   * @param encodings how many the line sends; each has a key of its own
    * @returns the key id contexts to announce in `publish`
    */
-  seal(line: string): Promise<number[]> {
+  seal(line: string, encodings: number): Promise<number[]> {
     if (!this.hasKey) {
       return Promise.reject(new NoKeyError("the room was joined without a key, nothing can be sealed"));
     }
     const request = this.#nextRequest++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(request, { resolve, reject });
-      this.#post({ type: "seal", request, line });
+      this.#post({ type: "seal", request, line, encodings });
     });
   }
 

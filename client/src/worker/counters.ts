@@ -75,14 +75,19 @@ export class OpenTally {
 
 export class SealTally {
   readonly counters: SealCounters;
+  /** The key id of each encoding's last frame. */
+  readonly #keyIds = new Map<number, bigint>();
 
   constructor(now: number) {
-    this.counters = { sealed: 0, withheld: 0, keyId: null, state: "waiting", since: now };
+    this.counters = { sealed: 0, withheld: 0, keyIds: [], state: "waiting", since: now };
   }
 
-  onSealed(now: number, keyId: bigint): void {
+  onSealed(now: number, keyId: bigint, encoding = 0): void {
     this.counters.sealed += 1;
-    this.counters.keyId = keyId.toString(16);
+    if (this.#keyIds.get(encoding) !== keyId) {
+      this.#keyIds.set(encoding, keyId);
+      this.counters.keyIds = [...this.#keyIds.values()].map((id) => id.toString(16));
+    }
     this.#enter("sealing", now);
   }
 

@@ -7,7 +7,7 @@ import { type OpenTally, type SealTally, failureOf } from "./counters.js";
 /** The part of `RTCEncodedVideoFrame` and `RTCEncodedAudioFrame` that is used. */
 export interface EncodedFrame {
   data: ArrayBuffer;
-  getMetadata(): { mimeType?: string };
+  getMetadata(): { mimeType?: string; synchronizationSource?: number };
 }
 
 export interface Sealer {
@@ -20,12 +20,16 @@ export interface Opener {
   lastKid(): bigint;
 }
 
-/** @returns whether the frame, now sealed, may go on to the packetizer */
+/**
+ * @param encoding which of the line's encodings the frame is of
+ * @returns whether the frame, now sealed, may go on to the packetizer
+ */
 export function sealFrame(
   frame: EncodedFrame,
   sealer: Sealer | undefined,
   tally: SealTally,
   now: number,
+  encoding = 0,
 ): boolean {
   // Opus DTX: "Frames of zero length are not sealed" (docs/PROTOCOL.md §7.1).
   if (frame.data.byteLength === 0) return true;
@@ -40,7 +44,7 @@ export function sealFrame(
     console.error("sealcast: a frame could not be sealed and was not sent:", error);
     return false;
   }
-  tally.onSealed(now, sealer.kid);
+  tally.onSealed(now, sealer.kid, encoding);
   return true;
 }
 

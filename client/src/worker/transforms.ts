@@ -10,6 +10,7 @@ import type { OpenCounters, SealCounters, TransformOptions } from "../e2ee/messa
 import { OpenTally, SealTally } from "./counters.js";
 import { type Sealer, openFrame, sealFrame } from "./frames.js";
 import type { GroupKeys } from "./group.js";
+import { EncodingIndex } from "./encoding-index.js";
 import { KidSource } from "./kid.js";
 
 /** Key frames are asked for at most this often per slot, in ms: the relay coalesces, we help. */
@@ -33,9 +34,10 @@ export class RoomTransforms {
   readonly #suite: number;
   readonly #opener: FrameOpener;
   readonly #kids = new KidSource();
-  readonly #sealers = new Map<string, FrameSealer>();
-  /** Contexts of the lines that seal with the group's keys. */
-  readonly #groupLines = new Map<string, number>();
+  /** By line, for each of its encodings. */
+  readonly #sealers = new Map<string, FrameSealer[]>();
+  /** Contexts of the lines that seal with the group's keys, for each encoding. */
+  readonly #groupLines = new Map<string, number[]>();
   readonly #shown = new Map<string, Shown>();
   readonly #openTallies = new Map<string, OpenTally>();
   readonly #sealTallies = new Map<string, SealTally>();
@@ -58,27 +60,33 @@ export class RoomTransforms {
   }
 
   /**
-   * Gives `line` a sealer: under a fresh key id, or the group's for this line, once there is one.
+   * Gives `line` a sealer for each of its encodings: under fresh key ids, or the group's for them,
+   * once there is one.
    *
    * @returns the contexts to announce to the relay
    */
-  async seal(line: string): Promise<number[]> {
-    if (this.#group) {
-      const context = this.#group.contextOf(line);
-      await this.#group.ready();
-      this.#groupLines.set(line, context);
-      return [context];
+  async seal(line: string, encodings: number): Promise<number[]> {
+    const indices = Array.from({ length: encodings }, (_, index) => index);
+    const group = this.#group;
+    if (group) {
+      const contexts = indices.map((index) => group.contextOf(`${line}/${index}`));
+      await group.ready();
+      this.#groupLines.set(line, contexts);
+      return contexts;
     }
-    if (!this.#linkKey) throw new Error("there is no key to seal with");
-    const kid = this.#kids.next();
-    const sealer = new FrameSealer(this.#suite, kid, this.#linkKey);
+    const linkKey = this.#linkKey;
+    if (!linkKey) throw new Error("there is no key to seal with");
+    const kids = indices.map(() => this.#kids.next());
     this.unseal(line);
-    this.#sealers.set(line, sealer);
-    return [frameContext(kid)];
+    this.#sealers.set(
+      line,
+      kids.map((kid) => new FrameSealer(this.#suite, kid, linkKey)),
+    );
+    return kids.map((kid) => frameContext(kid));
   }
 
   unseal(line: string): void {
-    this.#sealers.get(line)?.free();
+    for (const sealer of this.#sealers.get(line) ?? []) sealer.free();
     this.#sealers.delete(line);
     this.#groupLines.delete(line);
     this.#sealTallies.delete(line);
@@ -93,7 +101,7 @@ export class RoomTransforms {
     const options = transformer.options as TransformOptions;
     const transform =
       options.role === "sender"
-        ? (frame: EncodedFrame) => this.#sealOne(options.line, frame)
+        ? this.#sealing(options.line)
         : this.#opening(options.slot, transformer);
     const stream = new TransformStream<EncodedFrame, EncodedFrame>({
       transform(frame, controller) {
@@ -109,18 +117,29 @@ export class RoomTransforms {
     return { opened: read(this.#openTallies), sealed: read(this.#sealTallies) };
   }
 
-  #sealOne(line: string, frame: EncodedFrame): boolean {
-    let tally = this.#sealTallies.get(line);
-    if (!tally) {
-      tally = new SealTally(Date.now());
-      this.#sealTallies.set(line, tally);
-    }
-    return sealFrame(frame, this.#sealerOf(line), tally, Date.now());
+  #sealing(line: string): (frame: EncodedFrame) => boolean {
+    const index = new EncodingIndex();
+    return (frame) => {
+      let tally = this.#sealTallies.get(line);
+      if (!tally) {
+        tally = new SealTally(Date.now());
+        this.#sealTallies.set(line, tally);
+      }
+      const { synchronizationSource = 0 } = frame.getMetadata();
+      const encoding = index.of(synchronizationSource, this.#encodingsOf(line));
+      return sealFrame(frame, this.#sealerOf(line, encoding), tally, Date.now(), encoding);
+    };
   }
 
-  #sealerOf(line: string): Sealer | undefined {
-    const context = this.#groupLines.get(line);
-    return context === undefined ? this.#sealers.get(line) : this.#group?.sealer(context);
+  #encodingsOf(line: string): number {
+    return (this.#groupLines.get(line) ?? this.#sealers.get(line))?.length ?? 0;
+  }
+
+  #sealerOf(line: string, encoding: number): Sealer | undefined {
+    const contexts = this.#groupLines.get(line);
+    if (!contexts) return this.#sealers.get(line)?.[encoding];
+    const context = contexts[encoding];
+    return context === undefined ? undefined : this.#group?.sealer(context);
   }
 
   #opening(slot: string, transformer: RTCRtpScriptTransformer): (frame: EncodedFrame) => boolean {

@@ -51,7 +51,7 @@ function handle(transforms: RoomTransforms, message: Exclude<ToWorker, { type: "
       transforms.setLinkKey(message.key);
       break;
     case "seal":
-      void seal(transforms, message.request, message.line);
+      void seal(transforms, message.request, message.line, message.encodings);
       break;
     case "unseal":
       transforms.unseal(message.line);
@@ -116,9 +116,14 @@ function handleGroup(keys: GroupKeys, message: GroupInput): void {
   }
 }
 
-async function seal(transforms: RoomTransforms, request: number, line: string): Promise<void> {
+async function seal(
+  transforms: RoomTransforms,
+  request: number,
+  line: string,
+  encodings: number,
+): Promise<void> {
   try {
-    post({ type: "sealing", request, contexts: await transforms.seal(line) });
+    post({ type: "sealing", request, contexts: await transforms.seal(line, encodings) });
   } catch (error) {
     post({ type: "seal-refused", request, message: String(error) });
   }
