@@ -58,33 +58,44 @@ export function encodingsOf(source: VideoSource, codec: string): Encoding[] {
   }));
 }
 
+/** Pictures of fewer pixels are not worth so many encodings; the thresholds are those of Chromium,
+ * which would leave out the largest instead. */
+const PIXELS_FOR_THREE = 960 * 540;
+const PIXELS_FOR_TWO = 480 * 270;
+
+/** What a sender's encodings are adjusted to. */
+export interface Wishes {
+  /** What {@link encodingsOf} said. */
+  configured: readonly Encoding[];
+  /** Which of them anybody gets, in the offer's order; those without an entry are sent. */
+  active: readonly boolean[];
+  /** The track's picture, where it is known. */
+  picture: { width?: number; height?: number };
+}
+
 /**
- * Changes a sender's encodings so that they hold for what the answer left of them, and so that those
- * which nobody gets are not sent.
+ * Changes a sender's encodings to hold for what the answer left of them and for the picture's size,
+ * and not to send what nobody gets.
  *
- * @param configured what {@link encodingsOf} said
- * @param active by encoding, in the offer's order; encodings without an entry are sent
  * @returns whether anything is different
  */
-export function adjust(
-  encodings: readonly Encoding[],
-  configured: readonly Encoding[],
-  active: readonly boolean[],
-): boolean {
+export function adjust(encodings: readonly Encoding[], { configured, active, picture }: Wishes): boolean {
+  if (configured.length < 2) return false;
+  const pixels = (picture.width ?? 0) * (picture.height ?? 0);
+  const worthwhile = pixels === 0 || pixels >= PIXELS_FOR_THREE ? 3 : pixels >= PIXELS_FOR_TWO ? 2 : 1;
+  // A relay without simulcast leaves the first encoding alone: it is then the whole picture.
+  const count = Math.min(encodings.length, worthwhile);
   let changed = false;
-  const largest = configured.at(-1);
-  const [only, ...more] = encodings;
-  // A relay without simulcast leaves the first encoding, which is the smallest: it has to be the
-  // whole picture then.
-  if (only && more.length === 0 && configured.length > 1 && only.maxBitrate !== largest?.maxBitrate) {
-    only.scaleResolutionDownBy = 1;
-    if (largest?.maxBitrate !== undefined) only.maxBitrate = largest.maxBitrate;
-    changed = true;
-  }
+  const set = <K extends keyof Encoding>(encoding: Encoding, key: K, value: Encoding[K]): void => {
+    changed ||= encoding[key] !== value;
+    encoding[key] = value;
+  };
   for (const [index, encoding] of encodings.entries()) {
-    const wanted = encodings.length === 1 || (active[index] ?? true);
-    changed ||= encoding.active !== wanted;
-    encoding.active = wanted;
+    const sent = index < count;
+    const rate = configured[encodings.length === 1 ? configured.length - 1 : index]?.maxBitrate;
+    set(encoding, "active", sent && (count === 1 || (active[index] ?? true)));
+    if (sent) set(encoding, "scaleResolutionDownBy", 2 ** (count - 1 - index));
+    if (rate !== undefined) set(encoding, "maxBitrate", rate);
   }
   return changed;
 }

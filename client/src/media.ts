@@ -94,7 +94,10 @@ export class MediaSession extends Emitter<MediaEvents> {
 
   /** Puts a line's {@link SendLine.track} on the wire, or takes it off. */
   async replaceTrack({ line, track }: SendLine): Promise<void> {
-    await this.#senders.get(line)?.transceiver.sender.replaceTrack(track);
+    const sending = this.#senders.get(line);
+    if (!sending) return;
+    await sending.transceiver.sender.replaceTrack(track);
+    if (track) await this.#adjust(sending);
   }
 
   /** The MID of a sending line; `undefined` before it was offered. */
@@ -173,14 +176,15 @@ export class MediaSession extends Emitter<MediaEvents> {
     void this.#adjust(sending);
   }
 
-  /** Sends what the relay wants of a line, and as much as the answer left of it. */
+  /** Fits what a line sends to its picture, to what the relay wants, and to the answer. */
   #adjust(sending: Sending): Promise<void> {
     const { line, transceiver } = sending;
     if (line.source === "audio") return Promise.resolve();
     const configured = encodingsOf(line.source, this.#layout.codecs[line.source]);
     sending.change = sending.change.then(async () => {
       const parameters = transceiver.sender.getParameters();
-      if (!adjust(parameters.encodings, configured, sending.wanted)) return;
+      const picture = line.track?.getSettings() ?? {};
+      if (!adjust(parameters.encodings, { configured, active: sending.wanted, picture })) return;
       try {
         await transceiver.sender.setParameters(parameters);
       } catch (error) {

@@ -118,3 +118,86 @@ test("agrees with a naive shadow over random comings and goings", () => {
     }
   }
 });
+
+test("whoever speaks takes the slots of whoever was silent the longest", () => {
+  const slots = new SlotAllocator({ audio: 2, video: 2 });
+  for (const name of ["a", "b", "c", "d"]) {
+    slots.want(track(name, "audio"));
+    slots.want(track(name, "camera"));
+  }
+  const shown = (): string[] => ["a", "b", "c", "d"].filter((name) => slots.slotOf(`${name}-camera`));
+  assert.deepEqual(shown(), ["a", "b"]);
+  slots.promote("c");
+  assert.deepEqual(shown(), ["a", "c"], "of those who never spoke, the one asked for last gives way");
+  assert.equal(slots.slotOf("c-audio")?.index, slots.slotOf("c-camera")?.index, "a pair");
+  slots.promote("a");
+  slots.promote("d");
+  assert.deepEqual(shown(), ["a", "d"]);
+  slots.promote("a");
+  assert.deepEqual(shown(), ["a", "d"], "who is shown stays");
+  assert.deepEqual(slots.waiting(), ["b-audio", "b-camera", "c-audio", "c-camera"]);
+});
+
+test("nobody takes a pinned participant's slots, and pinning gets them", () => {
+  const slots = new SlotAllocator({ audio: 2, video: 2 });
+  for (const name of ["a", "b", "c", "d"]) slots.want(track(name, "camera"));
+  slots.pin("d", true);
+  slots.pin("a", true);
+  const shown = (): string[] => ["a", "b", "c", "d"].filter((name) => slots.slotOf(`${name}-camera`));
+  assert.deepEqual(shown(), ["a", "d"]);
+  slots.promote("b");
+  slots.promote("c");
+  assert.deepEqual(shown(), ["a", "d"]);
+  slots.pin("a", false);
+  slots.promote("b");
+  assert.deepEqual(shown(), ["b", "d"]);
+});
+
+test("no speaker takes a shared screen's slot", () => {
+  const slots = new SlotAllocator({ audio: 1, video: 2 });
+  slots.want(track("a", "imaging"));
+  slots.want(track("a", "camera"));
+  slots.want(track("b", "camera"));
+  slots.promote("b");
+  slots.promote("a");
+  slots.promote("b");
+  assert.ok(slots.slotOf("a-imaging"));
+  assert.ok(slots.slotOf("b-camera"));
+});
+
+test("speaking and pinning keep every slot to one track and every track to one slot", () => {
+  const random = randomFrom(23);
+  for (let round = 0; round < 100; round++) {
+    const slots = new SlotAllocator({ audio: 3, video: 4 });
+    const wanted = new Set<string>();
+    for (let step = 0; step < 60; step++) {
+      const name = "abcdefgh".charAt(Math.floor(random() * 8));
+      const source = (["audio", "camera", "screen"] as const)[Math.floor(random() * 3)] ?? "audio";
+      const id = `${name}-${source}`;
+      switch (Math.floor(random() * 4)) {
+        case 0:
+          slots.want(track(name, source));
+          wanted.add(id);
+          break;
+        case 1:
+          slots.drop(id);
+          wanted.delete(id);
+          break;
+        case 2:
+          slots.promote(name);
+          break;
+        default:
+          slots.pin(name, random() < 0.5);
+      }
+      const inSlots = [...slots.assignments()].flatMap(([slot, occupant]) => (occupant ? [[occupant.track, slot] as const] : []));
+      assert.equal(new Set(inSlots.map(([t]) => t)).size, inSlots.length);
+      for (const [t, slot] of inSlots) assert.deepEqual(slots.slotOf(t), slot);
+      assert.deepEqual(new Set([...slots.waiting(), ...inSlots.map(([t]) => t)]), wanted);
+      for (const kind of ["audio", "video"] as const) {
+        const waits = slots.waiting().some((t) => kindOf(t.split("-")[1] as Source) === kind);
+        const free = [...slots.assignments()].some(([slot, occupant]) => slot.kind === kind && !occupant);
+        assert.ok(!(waits && free), `a slot is free while somebody waits`);
+      }
+    }
+  }
+});

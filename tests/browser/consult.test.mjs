@@ -106,7 +106,7 @@ describe("a consult of three", () => {
   test("every participant and encoding has a key id of its own", async () => {
     const ids = [];
     for (const page of pages) {
-      ids.push(...(await page.evaluate(() => window.sealcast.room.publications.map(({ seal }) => seal?.keyId))));
+      ids.push(...(await page.evaluate(() => window.sealcast.room.publications.flatMap(({ seal }) => seal?.keyIds ?? []))));
     }
     assert.equal(ids.length, 6);
     assert.equal(new Set(ids).size, 6);

@@ -2,10 +2,19 @@
 import { randomBytes } from "node:crypto";
 
 /** The machine runs several browsers at once: small pictures, few of them. */
-const SMALL_VIDEO = "?video=320x180@15";
+const SMALL_VIDEO = "320x180@15";
 
-/** A room and its key; `href(relay)` is the link that one more participant opens. */
-export function newConsult({ room = `test-${randomBytes(6).toString("hex")}`, key = randomBytes(32) } = {}) {
+/**
+ * A room and its key; `href(relay)` is the link that one more participant opens.
+ *
+ * @param options the page's own: `video` (as `640x360@15`) and `codec` (as `VP9`)
+ */
+export function newConsult({
+  room = `test-${randomBytes(6).toString("hex")}`,
+  key = randomBytes(32),
+  options = {},
+} = {}) {
+  const query = new URLSearchParams({ video: SMALL_VIDEO, ...options });
   return {
     room,
     key,
@@ -16,7 +25,7 @@ export function newConsult({ room = `test-${randomBytes(6).toString("hex")}`, ke
         ...(key ? { key: key.toString("base64url") } : {}),
         ...(token ? { token } : {}),
       });
-      return `${relay.url}/${SMALL_VIDEO}#${fragment}`;
+      return `${relay.url}/?${query}#${fragment}`;
     },
   };
 }

@@ -8,6 +8,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { sumMetric } from "../../lib/relay.mjs";
 
 const START_TIMEOUT_MS = 20_000;
 const STOP_TIMEOUT_MS = 20_000;
@@ -17,10 +18,12 @@ const ISSUER = "sealcast-browser-tests";
 /**
  * @param address where HTTP listens and media goes: `127.0.0.1` or `::1`
  * @param rooms lines for the configuration's `[rooms]`
+ * @param media lines for its `[media]`
+ * @param inside wraps command and arguments of the relay, as to run it in a network namespace
  * @returns `url`, `token(room)` for links (`undefined` where the relay makes its own), `log()`,
- *   `restart()` on the same port, and `stop()`
+ *   `metric(name, labels)`, `restart()` on the same port, and `stop()`
  */
-export async function startRelay({ address = "127.0.0.1", rooms = "" } = {}) {
+export async function startRelay({ address = "127.0.0.1", rooms = "", media = "", inside } = {}) {
   if (process.env.SEALCAST_URL) {
     const url = process.env.SEALCAST_URL.replace(/\/$/, "");
     return { url, token: () => undefined, log: () => "", stop: async () => {} };
@@ -33,17 +36,20 @@ export async function startRelay({ address = "127.0.0.1", rooms = "" } = {}) {
   const host = address.includes(":") ? `[${address}]` : address;
   const port = await freePort(address);
   writeFileSync(join(directory, "secret"), secret);
-  writeFileSync(config, configuration({ host, port, address, directory, rooms }));
+  writeFileSync(config, configuration({ host, port, address, directory, rooms, media }));
   const url = `http://${host}:${port}`;
-  let running = await launch(binary, config, url);
+  const [command, arguments_] = (inside ?? ((...both) => both))(binary, ["serve", "--config", config]);
+  let running = await launch(command, arguments_, url);
   return {
     url,
     token: (room) => mint(secret, room),
     log: () => running.log(),
     async restart() {
       await running.stop();
-      running = await launch(binary, config, url);
+      running = await launch(command, arguments_, url);
     },
+    /** Sum of a metric's series whose labels include `labels`. */
+    metric: async (name, labels = {}) => sumMetric(await (await fetch(`${url}/metrics`)).text(), name, labels),
     async stop() {
       await running.stop();
       rmSync(directory, { recursive: true, force: true });
@@ -51,7 +57,7 @@ export async function startRelay({ address = "127.0.0.1", rooms = "" } = {}) {
   };
 }
 
-function configuration({ host, port, address, directory, rooms }) {
+function configuration({ host, port, address, directory, rooms, media }) {
   return `
 [http]
 listen = ["${host}:${port}"]
@@ -68,13 +74,14 @@ udp_port = 0
 tcp_port = 0
 shards = 1
 pin = false
+${media}
 [log]
 level = "debug"
 `;
 }
 
-async function launch(binary, config, url) {
-  const child = spawn(binary, ["serve", "--config", config], { stdio: ["ignore", "pipe", "pipe"] });
+async function launch(command, arguments_, url) {
+  const child = spawn(command, arguments_, { stdio: ["ignore", "pipe", "pipe"] });
   let log = "";
   for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => (log += chunk));
   const exited = new Promise((resolve) => child.once("exit", (code, signal) => resolve({ code, signal })));
@@ -128,7 +135,7 @@ function mint(secret, room) {
     exp: now + TOKEN_TTL_S,
     sub: `tester-${randomBytes(4).toString("hex")}`,
     room,
-    grants: { publish: ["audio", "camera", "screen"], subscribe: true },
+    grants: { publish: ["audio", "camera", "screen", "imaging"], subscribe: true },
   };
   const signed = `${encode({ alg: "HS256", typ: "JWT", kid: "test" })}.${encode(claims)}`;
   return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;

@@ -1,0 +1,136 @@
+/**
+ * Layers of sealed pictures through a real browser's decoder: VP8 as simulcast, VP9 and AV1 as one
+ * stream with spatial layers. The receiver says again and again that it shows the picture small,
+ * then large; the relay, which has no key, changes what it forwards. Nothing may fail to open or to
+ * decode, and the picture may not stand still.
+ *
+ * A browser that cannot decode a frame asks for a key frame, so that none asked for means none
+ * failed. Standing still is judged by RTP timestamps and not by the clock of a busy machine.
+ */
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { launchChromium } from "./lib/browsers.mjs";
+import { counts, join, newConsult, stats, waitConnected, waitOpened } from "./lib/consult.mjs";
+import { arrival, gaps, longest, recordTile, recordedFrames, waitWidth } from "./lib/frames.mjs";
+import { startRelay } from "./lib/relay.mjs";
+
+const MAX_FREEZE_MS = 300;
+/** A key frame in 500 ms is what the relay asks for at most; changes are at least this far apart. */
+const PLI_PER_CHANGE = 2;
+
+/** Sizes that the receiver asks for in turn, and the width that it must get. */
+const SIMULCAST = [
+  [[200, 120], 240],
+  [[900, 500], 960],
+  [[400, 240], 480],
+  [[200, 120], 240],
+  [[900, 500], 960],
+];
+const SVC = [
+  [[200, 120], 320],
+  [[640, 360], 640],
+  [[200, 120], 320],
+  [[640, 360], 640],
+];
+
+let chromium;
+let relay;
+
+before(async () => {
+  [chromium, relay] = await Promise.all([launchChromium(), startRelay({ rooms: `keys = "link"` })]);
+});
+
+after(async () => {
+  await chromium?.close();
+  await relay?.stop();
+});
+
+test("VP8 simulcast through forced changes of encoding", () => throughChanges("VP8", "960x540@15", SIMULCAST));
+test("VP9 SVC through forced changes of layer", () => throughChanges("VP9", "640x360@15", SVC));
+test("AV1 SVC through forced changes of layer", () => throughChanges("AV1", "640x360@15", SVC));
+
+async function throughChanges(codec, video, changes) {
+  const pages = [];
+  try {
+    const [publisher, viewer] = await callOfTwo(pages, { codec, video });
+    const initial = changes.at(-1)[1];
+    await recordTile(publisher, "self");
+    await recordTile(viewer, publisher.participant);
+    await waitWidth(viewer, initial);
+    const before = await received(viewer, publisher);
+    const upstream = await relay.metric("sealcast_rtcp_sent_total", { type: "pli" });
+    const first = (await recordedFrames(viewer)).length - 1;
+
+    for (const [size, width] of changes) {
+      await setSize(viewer, publisher, size);
+      await waitWidth(viewer, width);
+    }
+
+    const frames = (await recordedFrames(viewer)).slice(first);
+    const after = await received(viewer, publisher);
+    const asked = (await relay.metric("sealcast_rtcp_sent_total", { type: "pli" })) - upstream;
+    const freeze = longest(gaps(frames));
+    const captured = longest(gaps(await recordedFrames(publisher), arrival));
+    console.log(
+      `${codec}: ${changes.length} changes of layer, ${frames.length} frames decoded, ` +
+        `${after.framesDropped - before.framesDropped} dropped, ` +
+        `${after.keyFrameRequests - before.keyFrameRequests} failed; longest gap ${freeze.toFixed(0)} ms ` +
+        `(camera: ${captured.toFixed(0)} ms; on the clock ${longest(gaps(frames, arrival)).toFixed(0)} ms); ` +
+        `${asked} key frames asked of the publisher`,
+    );
+    const seal = (await counts(viewer))[publisher.participant].camera;
+    const { unknownKey, inauthentic, misattributed, malformed } = seal;
+    assert.deepEqual({ unknownKey, inauthentic, misattributed, malformed }, NO_FAILURES, "every frame opened");
+    assert.equal(after.codec, codec);
+    assert.equal(after.keyFrameRequests, before.keyFrameRequests, "the decoder failed at no frame");
+    assert.ok(after.framesDecoded - before.framesDecoded >= frames.length - 1, "what is shown was decoded");
+    assert.ok(frames.every(({ rtp }) => rtp !== null), "frames have RTP timestamps");
+    assert.ok(gaps(frames).every((gap) => gap > 0), "time runs forward across the changes");
+    assert.ok(freeze - captured < MAX_FREEZE_MS, `stood still for ${freeze} ms, the camera for ${captured} ms`);
+    assert.ok(asked <= PLI_PER_CHANGE * changes.length, `${asked} key frames for ${changes.length} changes`);
+    await assertKeys(publisher, codec);
+  } finally {
+    for (const page of pages) await page.close();
+  }
+}
+
+const NO_FAILURES = { unknownKey: 0, inauthentic: 0, misattributed: 0, malformed: 0 };
+
+/** One who sends in this codec, and one who looks. */
+async function callOfTwo(pages, options) {
+  const consult = newConsult({ options });
+  const small = newConsult({ ...consult, options: { video: "160x90@5" } });
+  for (const link of [consult, small]) pages.push(await join(chromium, relay, link));
+  const [publisher, viewer] = pages;
+  for (const page of pages) await waitConnected(page);
+  await waitOpened(viewer, [publisher.participant], 10, ["camera"]);
+  return [publisher, viewer];
+}
+
+/** Each encoding that sent was sealed under a key of its own, and was announced as such. */
+async function assertKeys(publisher, codec) {
+  const { sending } = await stats(publisher);
+  const { encodings } = sending.find(({ source }) => source === "camera");
+  const keyIds = await publisher.evaluate(
+    () => window.sealcast.room.publications.find(({ source }) => source === "camera").seal.keyIds,
+  );
+  assert.equal(encodings.length, codec === "VP8" ? 3 : 1);
+  assert.equal(keyIds.length, encodings.length);
+  assert.equal(new Set(keyIds).size, keyIds.length);
+}
+
+async function received(viewer, publisher) {
+  const { receiving } = await stats(viewer);
+  return receiving.find(({ source, participant }) => source === "camera" && participant === publisher.participant);
+}
+
+function setSize(viewer, publisher, size) {
+  return viewer.evaluate(
+    ({ size, participant }) => {
+      const { room } = window.sealcast;
+      const tracks = [...room.participants.get(participant).tracks.values()];
+      room.setSize(tracks.find(({ source }) => source === "camera"), size);
+    },
+    { size, participant: publisher.participant },
+  );
+}
