@@ -13,6 +13,16 @@ export interface FakeRoomOptions {
   clear: number;
   state: string;
   hasKey: boolean;
+  /** The first camera is paused for bandwidth. */
+  paused: boolean;
+  /** The second camera stands still. */
+  frozen: boolean;
+  /** A diagnostic picture is shared, and does not fit this path. */
+  withheld: boolean;
+  /** Which of the others speaks, from 0. */
+  speaking: number;
+  /** One's own connection does not carry one's picture. */
+  limited: boolean;
 }
 
 interface FakePublication extends Publication {
@@ -42,6 +52,8 @@ const ENCODINGS: EncodingStats[] = [
   keyFrameRequests: 1,
 }));
 
+const LIMITED: EncodingStats[] = ENCODINGS.map((encoding) => ({ ...encoding, limitation: "bandwidth" }));
+
 export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
   readonly participants = new Map<string, RemoteParticipant>();
   readonly grants = { publish: ["audio", "camera", "screen"] as Source[], subscribe: true, unsealed: false, moderate: false };
@@ -70,6 +82,15 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
       this.#add(participant, "camera", state, cameraOff, index);
       if (screen && index === 0) this.#add(participant, "screen", "open", false, 100);
     }
+    if (this.#options.withheld) {
+      const [first] = this.participants.values();
+      if (first) this.#add(first, "imaging", "open", false, 101);
+    }
+    const speaker = [...this.participants.keys()][this.#options.speaking];
+    if (speaker !== undefined) {
+      this.speaker = speaker;
+      this.emit("speaker", speaker);
+    }
     setInterval(() => {
       for (const seal of this.#seals.values()) {
         if (seal.state !== "open") continue;
@@ -83,6 +104,18 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
 
   readonly keys = "link" as const;
   readonly group = undefined;
+
+  readonly participant = "PA_own";
+  speaker: string | undefined;
+
+  pin(): void {}
+  setSize(): void {}
+  setVisible(): void {}
+
+  isPaused({ participant, source }: RemoteTrack): boolean {
+    const isFirst = participant === [...this.participants.keys()][0];
+    return isFirst && ((source === "camera" && this.#options.paused) || (source === "imaging" && this.#options.withheld));
+  }
 
   memberOf(): undefined {
     return undefined;
@@ -110,9 +143,9 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
     const common = { packets: 900, packetsLost: 2, lossRatio: 0.002, jitterMs: 4.2, rttMs: 18 };
     return {
       at: Date.now(),
-      transport: { protocol: "udp", rttMs: 18.3, dtls: "DTLS 1.3", srtpProfile: "AEAD_AES_256_GCM", estimate: 2_400_000 },
+      transport: { protocol: "udp", rttMs: 18.3, dtls: "DTLS 1.3", srtpProfile: "AEAD_AES_256_GCM", estimate: 2_400_000, relayEstimate: 3_100_000 },
       sending: [
-        { ...common, kind: "video", codec: "VP8", bitrate: 1_240_000, width: 1280, height: 720, fps: 30, track: "TR_own", source: "camera", mid: "1", encodings: ENCODINGS, seal: null },
+        { ...common, kind: "video", codec: "VP8", bitrate: 1_240_000, width: 1280, height: 720, fps: 30, track: "TR_own", source: "camera", mid: "1", encodings: this.#options.limited ? LIMITED : ENCODINGS, seal: null },
       ],
       receiving: [...this.participants.values()].flatMap(({ participant, tracks }) =>
         [...tracks.values()].map((track) => {
@@ -125,7 +158,7 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
             width: video ? 640 : null,
             height: video ? 360 : null,
             fps: video ? 30 : null,
-            framesDecoded: video ? 300 : null,
+            framesDecoded: video ? this.#framesOf(participant) : null,
             framesDropped: video ? 0 : null,
             keyFramesDecoded: video ? 2 : null,
             freezes: video ? 1 : null,
@@ -133,7 +166,7 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
             nacks: video ? 14 : null,
             repaired: video ? 13 : null,
             keyFrameRequests: video ? 1 : null,
-            paused: false,
+            paused: this.isPaused(track),
             track: track.track,
             participant,
             source: track.source,
@@ -143,6 +176,11 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
         }),
       ),
     };
+  }
+
+  #framesOf(participant: string): number {
+    const stands = this.#options.frozen && participant === [...this.participants.keys()][1];
+    return stands ? 300 : Math.round((Date.now() - this.#started) / 33) + 300;
   }
 
   #add(participant: RemoteParticipant, source: Source, state: OpenCounters["state"], muted: boolean, scene = 0): void {

@@ -1,6 +1,7 @@
 /**
  * The page's parts with made-up data, each under an address of its own:
- * `?view=call&tiles=9&screen=1&broken=1&clear=1&state=reconnecting`, `?view=start&production=1`,
+ * `?view=call&tiles=9&screen=1&broken=1&clear=1&state=reconnecting`,
+ * `?view=call&tiles=4&paused=1&frozen=1&withheld=1&limited=1&speaking=2`, `?view=start&production=1`,
  * `?view=prejoin`, `?view=error&code=room_full`, `?view=left`; all take `&theme=dark`.
  */
 import { CallPage } from "../page/call.js";
@@ -47,6 +48,11 @@ function call(): CallPage {
     clear: Number(query.get("clear") ?? 0),
     state: query.get("state") ?? "connected",
     hasKey: !query.has("keyless"),
+    paused: query.has("paused"),
+    frozen: query.has("frozen"),
+    withheld: query.has("withheld"),
+    speaking: Number(query.get("speaking") ?? -1),
+    limited: query.has("limited"),
   });
   const page = new CallPage({
     room,

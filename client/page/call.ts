@@ -1,5 +1,5 @@
 /** The call: tiles, their marks, the controls, and what the user is told on the way. */
-import { type Link, type RemoteTrack, type Room, type SealcastError, formatLink } from "../src/index.js";
+import { type Link, type PixelSize, type RemoteTrack, type Room, type SealcastError, formatLink } from "../src/index.js";
 import { brand, copyText } from "./chrome.js";
 import { type ControlName, Controls } from "./controls.js";
 import { type SealDetails, SealDialog, helpDialog } from "./dialogs.js";
@@ -8,6 +8,7 @@ import { icon } from "./icons.js";
 import { NetworkPanel } from "./network-panel.js";
 import { type OwnDevice, OwnMedia } from "./own-media.js";
 import { PeopleDialog } from "./people.js";
+import { QualityWatch, type Watched } from "./quality-watch.js";
 import { MARK_ICONS, OUTSIDE, callMark, markOf, ownMark } from "./seal.js";
 import { shortcutOf } from "./shortcuts.js";
 import { Stage } from "./stage.js";
@@ -19,6 +20,7 @@ import { guestName, plainDeviceError, plainError, plainNotice } from "./words.js
 export type CallRoom = Pick<
   Room,
   | "on"
+  | "participant"
   | "participants"
   | "grants"
   | "state"
@@ -33,6 +35,11 @@ export type CallRoom = Pick<
   | "unpublish"
   | "replaceTrack"
   | "mute"
+  | "speaker"
+  | "pin"
+  | "setSize"
+  | "setVisible"
+  | "isPaused"
 >;
 
 export interface CallOptions {
@@ -62,6 +69,11 @@ export class CallPage {
   readonly #tiles = new Map<string, Tile>();
   /** Media of tracks that a slot shows, by track. */
   readonly #shown = new Map<string, MediaStreamTrack>();
+  /** How large tiles are, by tile, in device pixels. */
+  readonly #sizes = new Map<string, PixelSize>();
+  /** The tile that is kept large. */
+  #pinned: string | undefined;
+  readonly #quality: QualityWatch;
   readonly #controls: Controls;
   readonly #network: NetworkPanel;
   readonly #banner = el("div", { class: "banner", role: "status", hidden: true });
@@ -81,9 +93,14 @@ export class CallPage {
       (name) => this.#run(name),
     );
     this.#network = new NetworkPanel(
-      { stats: () => this.#room.stats(), nameOf: (participant) => this.#nameOf(participant) },
+      (participant) => this.#nameOf(participant),
       () => this.#run("network"),
     );
+    this.#quality = new QualityWatch({
+      room: this.#room,
+      tiles: () => this.#watched(),
+      onStats: (stats) => this.#network.update(stats),
+    });
     this.element = el(
       "div",
       { class: "call" },
@@ -103,7 +120,7 @@ export class CallPage {
 
   dispose(): void {
     for (const stop of this.#stop) stop();
-    this.#network.dispose();
+    this.#quality.dispose();
     this.#stage.dispose();
     this.#sealDialog?.dialog.element.close();
     this.#people?.element.close();
@@ -128,8 +145,12 @@ export class CallPage {
       this.#run(name);
     };
     addEventListener("keydown", onKey);
+    const onVisibility = (): void => room.setVisible(!document.hidden);
+    document.addEventListener("visibilitychange", onVisibility);
+    onVisibility();
     this.#stop.push(
       () => removeEventListener("keydown", onKey),
+      () => document.removeEventListener("visibilitychange", onVisibility),
       room.on("participant-joined", ({ participant }) => {
         this.#addTile(participant, this.#nameOf(participant), "person");
         announce(`${this.#nameOf(participant)} joined`);
@@ -150,6 +171,8 @@ export class CallPage {
         this.#shown.delete(track.track);
         this.#onTrack(track);
       }),
+      room.on("track-paused", () => this.#quality.draw()),
+      room.on("speaker", () => this.#drawSpeaker()),
       room.on("subscription-refused", ({ error }) => this.#complain(error)),
       room.on("publication-updated", ({ publication, blocked }) => {
         if (blocked !== undefined) this.#toast("The relay stopped forwarding your picture or voice. Turn it off and on again.");
@@ -170,16 +193,65 @@ export class CallPage {
   #addTile(key: string, name: string, kind: "person" | "screen" | "self"): Tile {
     const known = this.#tiles.get(key);
     if (known) return known;
-    const tile = new Tile({ key, name, kind, onDetails: () => this.#openSealDialog(key) });
+    const tile = new Tile({
+      key,
+      name,
+      kind,
+      onDetails: () => this.#openSealDialog(key),
+      ...(kind === "self" ? {} : { onSize: (size) => this.#onSize(key, size), onPin: () => this.#pin(key) }),
+    });
     this.#tiles.set(key, tile);
-    this.#stage.add(tile.element, kind === "screen");
+    this.#stage.place(tile.element, kind === "screen");
     this.#drawMarks();
     return tile;
+  }
+
+  #onSize(key: string, size: PixelSize): void {
+    this.#sizes.set(key, size);
+    const picture = this.#pictureOf(key);
+    if (picture) this.#room.setSize(picture, size);
+  }
+
+  /** The picture in somebody else's tile. */
+  #pictureOf(key: string): RemoteTrack | undefined {
+    return this.#tracksOf(key).find(({ source }) => source !== "audio");
+  }
+
+  *#watched(): Iterable<Watched> {
+    for (const [key, tile] of this.#tiles) {
+      const picture = this.#pictureOf(key);
+      const inView = (this.#sizes.get(key)?.[0] ?? 0) > 0;
+      yield { tile, own: key === SELF, picture: picture && this.#shown.has(picture.track) ? picture : undefined, inView };
+    }
+  }
+
+  /** Keeps one tile large, and its slots; pressed again, gives that up. */
+  #pin(key: string): void {
+    const before = this.#pinned;
+    this.#pinned = before === key ? undefined : key;
+    for (const changed of [before, this.#pinned]) {
+      const tile = changed === undefined ? undefined : this.#tiles.get(changed);
+      if (changed === undefined || !tile) continue;
+      const pinned = changed === this.#pinned;
+      tile.setPinned(pinned);
+      this.#stage.place(tile.element, pinned || tile.element.classList.contains("tile-screen"));
+      if (this.#room.participants.has(changed)) this.#room.pin(changed, pinned);
+    }
+    this.#tiles.get(key)?.focusPin();
+  }
+
+  #drawSpeaker(): void {
+    const { speaker } = this.#room;
+    for (const [key, tile] of this.#tiles) {
+      tile.setSpeaking(speaker !== undefined && key === (speaker === this.#room.participant ? SELF : speaker));
+    }
   }
 
   #removeTile(key: string): void {
     this.#tiles.get(key)?.dispose();
     this.#tiles.delete(key);
+    this.#sizes.delete(key);
+    if (this.#pinned === key) this.#pinned = undefined;
     this.#stage.layOut();
     this.#drawMarks();
   }
@@ -197,6 +269,8 @@ export class CallPage {
       tile.setMuted(track.muted);
     } else {
       tile.setVideo(track.muted ? undefined : media);
+      const size = this.#sizes.get(tile.key);
+      if (size) this.#room.setSize(track, size);
     }
     tile.setNote(this.#noteFor(track.participant));
     this.#drawMarks();

@@ -1,23 +1,16 @@
-/** The network figures beside the call, once a second while they are shown. */
-import type { ReceiveStats, RoomStats, SendStats } from "../src/index.js";
+/** The network figures beside the call, as often as they come while they are shown. */
+import type { EncodingStats, ReceiveStats, RoomStats, SendStats } from "../src/index.js";
 import { el, fill } from "./dom.js";
 import { icon } from "./icons.js";
 
-const INTERVAL_MS = 1_000;
-
-export interface NetworkSource {
-  stats(): Promise<RoomStats>;
-  nameOf(participant: string): string;
-}
-
 export class NetworkPanel {
   readonly element: HTMLElement;
-  readonly #source: NetworkSource;
+  readonly #nameOf: (participant: string) => string;
   readonly #body = el("div", { class: "panel-body" });
-  #timer: ReturnType<typeof setInterval> | undefined;
+  #newest: RoomStats | undefined;
 
-  constructor(source: NetworkSource, close: () => void) {
-    this.#source = source;
+  constructor(nameOf: (participant: string) => string, close: () => void) {
+    this.#nameOf = nameOf;
     this.element = el(
       "aside",
       { class: "panel", id: "network-panel", "aria-label": "Network figures", hidden: true },
@@ -37,25 +30,18 @@ export class NetworkPanel {
 
   show(shown: boolean): void {
     this.element.hidden = !shown;
-    clearInterval(this.#timer);
-    if (!shown) return;
-    const refresh = (): void => void this.#refresh();
-    refresh();
-    this.#timer = setInterval(refresh, INTERVAL_MS);
+    if (this.#newest) this.update(this.#newest);
   }
 
-  dispose(): void {
-    clearInterval(this.#timer);
-  }
-
-  async #refresh(): Promise<void> {
-    const stats = await this.#source.stats();
+  update(stats: RoomStats): void {
+    this.#newest = stats;
+    if (!this.shown) return;
     const people = Map.groupBy(stats.receiving, ({ participant }) => participant);
     fill(
       this.#body,
       transport(stats),
       group("You, sending", stats.sending.map(sendRow)),
-      ...[...people].map(([participant, tracks]) => group(this.#source.nameOf(participant), tracks.map(receiveRow))),
+      ...[...people].map(([participant, tracks]) => group(this.#nameOf(participant), tracks.map(receiveRow))),
     );
   }
 }
@@ -72,6 +58,8 @@ function transport({ transport: facts }: RoomStats): HTMLElement {
       { class: "figures" },
       figure("Transport", facts.protocol?.toUpperCase() ?? "–"),
       figure("Round trip", ms(facts.rttMs)),
+      figure("Carries, to the relay", bitrate(facts.estimate)),
+      figure("Carries, from the relay", bitrate(facts.relayEstimate)),
       figure("Hop encryption", facts.dtls ?? "–"),
       figure("SRTP profile", facts.srtpProfile ?? "–"),
     ),
@@ -84,19 +72,60 @@ function group(title: string, rows: HTMLElement[]): HTMLElement {
 }
 
 function sendRow(stats: SendStats): HTMLElement {
-  return row(stats, [figure("Round trip", ms(stats.rttMs))]);
+  const { encodings } = stats;
+  const layers =
+    encodings.length > 1
+      ? encodings.map((encoding) => figure(`Layer ${encoding.rid ?? ""}`, layer(encoding)))
+      : encodings.flatMap(({ scalabilityMode }) => (scalabilityMode ? [figure("Layers", scalabilityMode)] : []));
+  const limitation = encodings.find((e) => e.active && e.limitation !== null && e.limitation !== "none")?.limitation;
+  return row(stats, [
+    ...layers,
+    ...(limitation ? [figure("Held down by", LIMITATIONS[limitation] ?? limitation)] : []),
+    ...(stats.kind === "video" ? [figure("Sent again", count(total(encodings, ({ repairs }) => repairs)))] : []),
+    figure("Round trip", ms(stats.rttMs)),
+  ]);
+}
+
+const LIMITATIONS: Readonly<Record<string, string>> = { bandwidth: "the connection", cpu: "this device" };
+
+function layer({ active, width, height, bitrate: rate }: EncodingStats): string {
+  if (!active) return "nobody needs it";
+  return width && height ? `${width} × ${height}, ${bitrate(rate)}` : "not sent";
 }
 
 function receiveRow(stats: ReceiveStats): HTMLElement {
   const opened = stats.seal ? stats.seal.opened.toLocaleString("en") : "–";
-  return row(stats, [figure("Jitter", ms(stats.jitterMs)), figure("Frames opened", opened)]);
+  const picture =
+    stats.kind === "video"
+      ? [
+          figure("Stood still", freezes(stats)),
+          figure("Repaired", `${count(stats.repaired)} of ${count(stats.nacks)} asked`),
+          figure("Key frames asked", count(stats.keyFrameRequests)),
+        ]
+      : [];
+  return row(stats, [figure("Jitter", ms(stats.jitterMs)), ...picture, figure("Frames opened", opened)]);
+}
+
+function freezes({ freezes: times, frozenMs }: ReceiveStats): string {
+  if (times === null) return "–";
+  return times === 0 ? "never" : `${times} ×, ${((frozenMs ?? 0) / 1_000).toFixed(1)} s`;
+}
+
+function total<T>(items: readonly T[], of: (item: T) => number | null): number | null {
+  const known = items.flatMap((item) => of(item) ?? []);
+  return known.length > 0 ? known.reduce((sum, value) => sum + value, 0) : null;
+}
+
+function count(value: number | null): string {
+  return value === null ? "–" : value.toLocaleString("en");
 }
 
 function row(stats: SendStats | ReceiveStats, more: HTMLElement[]): HTMLElement {
   const size = stats.width && stats.height ? `${stats.width} × ${stats.height}` : "–";
+  const paused = "paused" in stats && stats.paused;
   const picture =
     stats.kind === "video"
-      ? [figure("Picture", size), figure("Frames a second", stats.fps === null ? "–" : stats.fps.toFixed(0))]
+      ? [figure("Picture", paused ? "paused: does not fit" : size), figure("Frames a second", stats.fps === null ? "–" : stats.fps.toFixed(0))]
       : [];
   return el(
     "div",

@@ -1,4 +1,4 @@
-/** Where tiles go: screens large, people in a grid that makes the most of the room. */
+/** Where tiles go: screens and whoever is pinned large, people in a grid that makes the most of the room. */
 import { el } from "./dom.js";
 import { fitGrid } from "./layout.js";
 
@@ -16,7 +16,8 @@ export class Stage {
     this.#observer.observe(this.#spotlight);
   }
 
-  add(tile: HTMLElement, large: boolean): void {
+  /** Puts a tile where it belongs, from wherever it was. */
+  place(tile: HTMLElement, large: boolean): void {
     (large ? this.#spotlight : this.#grid).append(tile);
     this.layOut();
   }

@@ -1,6 +1,8 @@
 /** One tile of the call: a person, or a shared screen. */
 import { el, fill, setText } from "./dom.js";
 import { icon } from "./icons.js";
+import { type PixelSize, watchSize } from "../src/index.js";
+import { NO_QUALITY, type Quality } from "./quality.js";
 import { MARK_ICONS, type Mark } from "./seal.js";
 
 export interface TileOptions {
@@ -9,6 +11,10 @@ export interface TileOptions {
   name: string;
   kind: "person" | "screen" | "self";
   onDetails: () => void;
+  /** Device pixels that the picture has on screen. */
+  onSize?: (size: PixelSize) => void;
+  /** The pin was pressed; tiles without it cannot be pinned. */
+  onPin?: () => void;
 }
 
 const WAITING: Mark = { state: "waiting", label: "Waiting", explanation: "No frame has arrived yet." };
@@ -27,8 +33,14 @@ export class Tile {
   readonly #kind: TileOptions["kind"];
   readonly #label = el("span", { class: "tile-label" });
   readonly #avatar = el("span", { class: "tile-avatar" });
+  readonly #quality = el("span", { class: "tile-quality" });
+  /** Over the picture, where something keeps it from being live. */
+  readonly #trouble = el("p", { class: "tile-trouble" });
+  readonly #pin: HTMLButtonElement | undefined;
+  readonly #stopWatching: (() => void) | undefined;
+  quality: Quality = NO_QUALITY;
 
-  constructor({ key, name, kind, onDetails }: TileOptions) {
+  constructor({ key, name, kind, onDetails, onSize, onPin }: TileOptions) {
     this.key = key;
     this.#name = name;
     this.#kind = kind;
@@ -36,6 +48,7 @@ export class Tile {
     this.#avatar.append(avatar(name, kind));
     this.#video.muted = true;
     this.#mutedBadge.hidden = true;
+    this.#pin = onPin && el("button", { type: "button", class: "tile-pin", onclick: onPin }, icon("pin"));
     this.#mark = el("button", { type: "button", class: "seal-mark", onclick: onDetails });
     this.element = el(
       "div",
@@ -43,6 +56,8 @@ export class Tile {
       el("div", { class: "tile-placeholder", "aria-hidden": "true" }, this.#avatar, this.#note),
       this.#video,
       this.#audio,
+      this.#trouble,
+      el("div", { class: "tile-top" }, this.#quality, this.#pin),
       el(
         "div",
         { class: "tile-bar" },
@@ -50,8 +65,10 @@ export class Tile {
         this.#mark,
       ),
     );
+    this.#stopWatching = onSize && watchSize(this.element, onSize);
     this.setVideo(undefined);
     this.setMark(WAITING);
+    this.setPinned(false);
   }
 
   get name(): string {
@@ -65,6 +82,7 @@ export class Tile {
     fill(this.#avatar, avatar(name, this.#kind));
     this.element.setAttribute("aria-label", name);
     this.#mark.setAttribute("aria-label", `${name}: ${this.mark.label}. Show details`);
+    this.#labelPin();
   }
 
   setVideo(track: MediaStreamTrack | undefined): void {
@@ -96,10 +114,38 @@ export class Tile {
     this.#mark.title = mark.explanation;
   }
 
+  setQuality(quality: Quality): void {
+    this.quality = quality;
+    this.element.dataset["quality"] = quality.state;
+    setText(this.#quality, quality.label);
+    setText(this.#trouble, quality.message);
+  }
+
+  setSpeaking(speaking: boolean): void {
+    this.element.classList.toggle("speaking", speaking);
+  }
+
+  setPinned(pinned: boolean): void {
+    this.#pin?.setAttribute("aria-pressed", String(pinned));
+    this.#labelPin();
+  }
+
+  focusPin(): void {
+    this.#pin?.focus();
+  }
+
   dispose(): void {
+    this.#stopWatching?.();
     play(this.#video, undefined);
     play(this.#audio, undefined);
     this.element.remove();
+  }
+
+  #labelPin(): void {
+    if (!this.#pin) return;
+    const label = `Keep ${this.#name} large`;
+    this.#pin.setAttribute("aria-label", label);
+    this.#pin.title = label;
   }
 }
 

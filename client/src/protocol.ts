@@ -148,6 +148,8 @@ const NOTICES = {
   speaker: { track: "string|null" },
   /** Which encodings of a line anybody gets, in the offer's order. */
   encodings: { mid: "string", active: "booleans" },
+  /** What the path to this client carries, by the relay's estimate, in bits per second. */
+  estimate: { bitrate: "number" },
 } as const satisfies Record<string, Fields>;
 
 export type ResponseType = keyof typeof RESPONSES;

@@ -84,6 +84,7 @@ export class Room extends Emitter<RoomEvents> {
   #unreported: DirectoryChange[] | undefined = [];
   #state: RoomState = "connecting";
   #speaker: string | undefined;
+  #relayEstimate: number | null = null;
   #mediaWasUp = false;
   #mediaFacts: EventOf<"media_connected"> | undefined;
 
@@ -251,6 +252,7 @@ export class Room extends Emitter<RoomEvents> {
     const report = media ? await media.getStats() : new Map<string, unknown>();
     const { transport, inbound, outbound } = this.#sampler.digest(report.values());
     transport.srtpProfile ??= this.#mediaFacts?.srtp_profile ?? null;
+    transport.relayEstimate = this.#relayEstimate;
     transport.dtls ??= this.#mediaFacts ? `DTLS ${this.#mediaFacts.dtls}` : null;
     const receiving = [...this.#directory.participants.values()]
       .flatMap(({ tracks }) => [...tracks.values()])
@@ -294,7 +296,8 @@ export class Room extends Emitter<RoomEvents> {
     connection.on("event", (event) => this.#onEvent(event));
     connection.on("notice", (notice) => {
       if (notice.type === "slot") this.#subscriptions.onNotice(notice);
-      else this.#onSpeaker(notice.track);
+      else if (notice.type === "speaker") this.#onSpeaker(notice.track);
+      else this.#relayEstimate = notice.bitrate;
     });
     connection.on("media-replaced", () => this.#subscriptions.onMediaReplaced());
     connection.on("phase", () => this.#updateState());

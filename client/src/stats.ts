@@ -12,6 +12,8 @@ export interface TransportStats {
   srtpProfile: string | null;
   /** What the browser thinks the path to the relay carries, bits per second. */
   estimate: number | null;
+  /** What the relay thinks the path from it carries, bits per second; `null` until it says so. */
+  relayEstimate: number | null;
 }
 
 interface MediaStats {
@@ -242,6 +244,7 @@ function transportStats(rows: Map<string, Row>): TransportStats {
     dtls: dtlsName(text(transport?.["tlsVersion"])),
     srtpProfile: text(transport?.["srtpCipher"])?.replace(/^SRTP_/, "") ?? null,
     estimate: number(pair?.["availableOutgoingBitrate"]),
+    relayEstimate: null,
   };
 }
 

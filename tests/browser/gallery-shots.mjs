@@ -30,6 +30,12 @@ const SHOTS = [
   ["call-16", "view=call&tiles=16", DESKTOP, "dark"],
   ["call-screen", "view=call&tiles=5&screen=1", DESKTOP, "light"],
   ["call-network", "view=call&tiles=4", DESKTOP, "light", "n"],
+  ["call-quality", "view=call&tiles=4&paused=1&frozen=1&limited=1&speaking=2", DESKTOP, "light"],
+  ["call-quality-dark", "view=call&tiles=9&paused=1&frozen=1&speaking=4", DESKTOP, "dark"],
+  ["call-withheld", "view=call&tiles=5&withheld=1&speaking=0", DESKTOP, "light"],
+  ["call-withheld-phone", "view=call&tiles=4&withheld=1&paused=1&speaking=1", PHONE, "dark"],
+  ["call-pinned", "view=call&tiles=6&speaking=1", DESKTOP, "light", "click:.tile-person:nth-child(3) .tile-pin"],
+  ["call-network-phone", "view=call&tiles=3", PHONE, "light", "n"],
   ["call-help", "view=call&tiles=3", DESKTOP, "light", "?"],
   ["call-phone-3", "view=call&tiles=3", PHONE, "light"],
   ["call-phone-9", "view=call&tiles=9", PHONE, "dark"],
@@ -45,7 +51,8 @@ for (const [name, address, viewport, colours, action] of SHOTS) {
   if (only.length > 0 && !only.includes(name)) continue;
   const page = await browser.open(`${base}/?${address}&theme=${colours}`);
   await page.resize(...viewport);
-  await new Promise((resolve) => setTimeout(resolve, 1_500));
+  // Marks of quality take some samples.
+  await new Promise((resolve) => setTimeout(resolve, address.includes("limited") ? 7_000 : 3_500));
   if (action?.startsWith("click:")) await page.click(action.slice("click:".length));
   else if (action) await page.press(action);
   await new Promise((resolve) => setTimeout(resolve, 400));
