@@ -143,6 +143,7 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
     const common = { packets: 900, packetsLost: 2, lossRatio: 0.002, jitterMs: 4.2, rttMs: 18 };
     return {
       at: Date.now(),
+      group: null,
       transport: { protocol: "udp", rttMs: 18.3, dtls: "DTLS 1.3", srtpProfile: "AEAD_AES_256_GCM", estimate: 2_400_000, relayEstimate: 3_100_000 },
       sending: [
         { ...common, kind: "video", codec: "VP8", bitrate: 1_240_000, width: 1280, height: 720, fps: 30, track: "TR_own", source: "camera", mid: "1", encodings: this.#options.limited ? LIMITED : ENCODINGS, seal: null },

@@ -2,6 +2,7 @@
 export { type ConnectOptions, connect } from "./connect.js";
 export type { RemoteParticipant, RemoteTrack } from "./directory.js";
 export type {
+  GroupCounters,
   GroupNotice,
   GroupSnapshot,
   Issuer,

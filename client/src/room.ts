@@ -1,7 +1,7 @@
 /** A room that has been joined: the public face of everything below it. */
 import type { Connection } from "./connection.js";
 import { Directory, type DirectoryChange, type RemoteParticipant, type RemoteTrack } from "./directory.js";
-import type { GroupNotice, GroupSnapshot, MemberSnapshot, OpenCounters } from "./e2ee/messages.js";
+import type { GroupCounters, GroupNotice, GroupSnapshot, MemberSnapshot, OpenCounters } from "./e2ee/messages.js";
 import type { Sealing } from "./e2ee/sealing.js";
 import { Emitter } from "./emitter.js";
 import { ClosedError, NoKeyError, ProtocolError, SealcastError } from "./errors.js";
@@ -79,6 +79,7 @@ export class Room extends Emitter<RoomEvents> {
   readonly #subscriptions: Subscriptions;
   readonly #sampler = new StatsSampler();
   #opened: Record<string, OpenCounters> = {};
+  #groupCounters: GroupCounters | null = null;
   #joined: Joined | undefined;
   /** Changes not reported yet, until whoever called `connect` had the chance to listen. */
   #unreported: DirectoryChange[] | undefined = [];
@@ -269,7 +270,7 @@ export class Room extends Emitter<RoomEvents> {
       const stats = mid === undefined ? undefined : outbound.get(mid);
       return mid === undefined || !stats ? [] : [{ ...stats, track, source, mid, seal }];
     });
-    return { at: Date.now(), transport, receiving, sending };
+    return { at: Date.now(), transport, receiving, sending, group: this.#groupCounters };
   }
 
   /** Leaves for good. The key goes with the worker. */
@@ -306,8 +307,9 @@ export class Room extends Emitter<RoomEvents> {
       this.#updateState();
     });
     connection.on("closed", (error) => this.#onClosed(error));
-    this.#sealing.on("counters", ({ opened, sealed }) => {
+    this.#sealing.on("counters", ({ opened, sealed, group }) => {
       this.#opened = opened;
+      this.#groupCounters = group;
       for (const [line, counters] of Object.entries(sealed)) {
         const publication = this.#publications.byLine(line);
         if (publication) publication.seal = counters;

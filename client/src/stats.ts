@@ -1,5 +1,5 @@
 /** Statistics of a room, digested from the browser's `getStats` and the sealing worker's counts. */
-import type { OpenCounters, SealCounters } from "./e2ee/messages.js";
+import type { GroupCounters, OpenCounters, SealCounters } from "./e2ee/messages.js";
 import type { Kind, Source } from "./protocol.js";
 
 export interface TransportStats {
@@ -100,6 +100,8 @@ export interface RoomStats {
   transport: TransportStats;
   receiving: ReceiveStats[];
   sending: SendStats[];
+  /** What became of the group's handshakes and sealed messages; `null` in rooms with link keys. */
+  group: GroupCounters | null;
 }
 
 /** A row of `getStats`; browsers differ in which members they fill. */

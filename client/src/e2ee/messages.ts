@@ -113,7 +113,37 @@ export type FromWorker =
   | { type: "group-changed"; group: GroupSnapshot }
   | { type: "group-notice"; notice: GroupNotice }
   | { type: "said"; participant: string; body: unknown }
-  | { type: "counters"; opened: Record<string, OpenCounters>; sealed: Record<string, SealCounters> };
+  | {
+      type: "counters";
+      opened: Record<string, OpenCounters>;
+      sealed: Record<string, SealCounters>;
+      /** `null` in rooms with link keys. */
+      group: GroupCounters | null;
+    };
+
+/** What became of the group's messages, since this client joined. Numbers alone. */
+export interface GroupCounters {
+  handshakes: {
+    taken: number;
+    /** Of these, handshakes that had been taken before. */
+    repeated: number;
+    /** By kind (`commit`, `welcome`, …), then by reason (`signature`, `epoch`, …). */
+    refused: Record<string, Record<string, number>>;
+  };
+  /** Sealed messages of other members. */
+  sealed: {
+    opened: number;
+    refused: {
+      short: number;
+      malformed: number;
+      /** They name nobody in the group. */
+      unknownSender: number;
+      unknownKey: number;
+      inauthentic: number;
+      replayed: number;
+    };
+  };
+}
 
 /**
  * How opening a track's frames goes:

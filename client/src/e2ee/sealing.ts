@@ -4,6 +4,7 @@ import { ClosedError, NoKeyError, UnsupportedBrowserError, WorkerError } from ".
 import type {
   FromWorker,
   GroupConfig,
+  GroupCounters,
   GroupNotice,
   GroupSnapshot,
   OpenCounters,
@@ -20,7 +21,11 @@ const START_TIMEOUT_MS = 20_000;
 
 interface SealingEvents {
   /** Once a second: totals by track, and by sending line. */
-  counters: { opened: Record<string, OpenCounters>; sealed: Record<string, SealCounters> };
+  counters: {
+    opened: Record<string, OpenCounters>;
+    sealed: Record<string, SealCounters>;
+    group: GroupCounters | null;
+  };
   /** The public key for which the group is to be joined. */
   "group-key": JsonWebKey;
   /** To be sent to the delivery service. */
@@ -192,7 +197,7 @@ export class Sealing extends Emitter<SealingEvents> {
         this.emit("said", { participant: message.participant, body: message.body });
         break;
       case "counters":
-        this.emit("counters", { opened: message.opened, sealed: message.sealed });
+        this.emit("counters", { opened: message.opened, sealed: message.sealed, group: message.group });
         break;
       case "failed":
         this.emit("failed", new WorkerError(message.message));

@@ -7,7 +7,7 @@
  * picture under another's name.
  */
 import { GroupMember, MemberKey } from "sealcast-wasm";
-import type { GroupConfig, GroupNotice, GroupSnapshot, MemberSnapshot } from "../e2ee/messages.js";
+import type { GroupConfig, GroupCounters, GroupNotice, GroupSnapshot, MemberSnapshot } from "../e2ee/messages.js";
 import type { Opener, Sealer } from "./frames.js";
 import { type Presence, decodeContent, encodeContent } from "./presence.js";
 
@@ -38,12 +38,25 @@ export interface GroupOutput {
   message(participant: string, content: unknown): void;
 }
 
-/** `performance.now` never runs backwards, which the member relies on. */
-const clock = (): number => performance.timeOrigin + performance.now();
+/** Time, as an argument: tests bring their own. */
+export interface Clock {
+  /** In ms since the Unix epoch; never runs backwards, which the member relies on. */
+  now(): number;
+  /** Calls `action` in `ms`, unless the timer is stopped before. */
+  start(ms: number, action: () => void): unknown;
+  stop(timer: unknown): void;
+}
+
+const CLOCK: Clock = {
+  now: () => performance.timeOrigin + performance.now(),
+  start: (ms, action) => setTimeout(action, ms),
+  stop: (timer) => clearTimeout(timer as ReturnType<typeof setTimeout> | undefined),
+};
 
 export class GroupKeys implements Opener {
   readonly #output: GroupOutput;
   readonly #suite: number;
+  readonly #clock: Clock;
   #key: MemberKey | undefined;
   #member: GroupMember | undefined;
   #presence: Presence = { participant: "" };
@@ -55,16 +68,17 @@ export class GroupKeys implements Opener {
   #tellOnSending = true;
   #lastAsked = 0;
   #lastAnswered = 0;
-  #answerTimer: ReturnType<typeof setTimeout> | undefined;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  #answerTimer: unknown;
+  #timer: unknown;
   #failingSince: number | undefined;
   #lastResync = 0;
   #refused: string | undefined;
   #waiting: { resolve(): void; reject(error: Error): void }[] = [];
 
-  constructor(suite: number, output: GroupOutput) {
+  constructor(suite: number, output: GroupOutput, clock: Clock = CLOCK) {
     this.#suite = suite;
     this.#output = output;
+    this.#clock = clock;
     this.#key = new MemberKey(suite);
   }
 
@@ -79,7 +93,7 @@ export class GroupKeys implements Opener {
     if (!key) return;
     this.#key = undefined;
     this.#presence = presence;
-    this.#member = new GroupMember(clock(), JSON.stringify(config), key, claim);
+    this.#member = new GroupMember(this.#clock.now(), JSON.stringify(config), key, claim);
     this.#pump();
   }
 
@@ -93,12 +107,12 @@ export class GroupKeys implements Opener {
   }
 
   onMessage(message: Uint8Array): void {
-    this.#attempt(() => this.#member?.handleMessage(clock(), message));
+    this.#attempt(() => this.#member?.handleMessage(this.#clock.now(), message));
   }
 
   /** The relay did not take a message. */
   onRefused(): void {
-    setTimeout(() => this.#resync(), RETRY_AFTER_MS);
+    this.#clock.start(RETRY_AFTER_MS, () => this.#resync());
   }
 
   rotate(): void {
@@ -156,7 +170,7 @@ export class GroupKeys implements Opener {
 
   /** Told of how opening goes, for the group to recover where it has lost track. */
   onOpening(failing: boolean): void {
-    const now = Date.now();
+    const now = this.#clock.now();
     if (!failing) this.#failingSince = undefined;
     else if (this.#failingSince === undefined) this.#failingSince = now;
     else if (now - this.#failingSince > RESYNC_AFTER_MS && now - this.#lastResync > RESYNC_INTERVAL_MS) {
@@ -213,26 +227,26 @@ export class GroupKeys implements Opener {
   }
 
   #vouchedName(leaf: number, assertion: string | undefined): string | undefined {
-    const verified = assertion === undefined ? undefined : this.#member?.verifyAssertion(leaf, assertion, clock());
+    const verified = assertion === undefined ? undefined : this.#member?.verifyAssertion(leaf, assertion, this.#clock.now());
     if (verified === undefined) return undefined;
     const { name } = JSON.parse(verified) as { name: string | null };
     return name ?? undefined;
   }
 
   #answer(): void {
-    clearTimeout(this.#answerTimer);
-    const wait = Math.max(0, this.#lastAnswered + ANSWER_INTERVAL_MS - Date.now());
-    this.#answerTimer = setTimeout(() => this.#tell(), wait);
+    this.#clock.stop(this.#answerTimer);
+    const wait = Math.max(0, this.#lastAnswered + ANSWER_INTERVAL_MS - this.#clock.now());
+    this.#answerTimer = this.#clock.start(wait, () => this.#tell());
   }
 
   #tell(): void {
-    this.#lastAnswered = Date.now();
+    this.#lastAnswered = this.#clock.now();
     this.#seal(encodeContent({ type: "presence", presence: this.#presence }));
   }
 
   /** Asks everybody who they are, if somebody has not said so. */
   #ask(): void {
-    this.#lastAsked = Date.now();
+    this.#lastAsked = this.#clock.now();
     this.#seal(encodeContent({ type: "who" }));
   }
 
@@ -248,18 +262,37 @@ export class GroupKeys implements Opener {
 
   /** Once a second. */
   tick(): void {
-    const now = Date.now();
+    // Sealing frames brings the next rotation nearer.
+    this.#arm();
+    const now = this.#clock.now();
     const due = now - this.#epochSince > ASK_AFTER_MS && now - this.#lastAsked > ASK_INTERVAL_MS;
     if (!due || !this.#member) return;
     if (this.#members().some(({ leaf, own }) => !own && !this.#people.has(leaf))) this.#ask();
+  }
+
+  /** What became of handshakes and sealed messages, by reason. */
+  counters(): GroupCounters | null {
+    if (!this.#member) return null;
+    const { metadata, handshakes } = JSON.parse(this.#member.stats()) as RawStats;
+    const sealed = {
+      opened: 0,
+      refused: { short: metadata.short, malformed: metadata.malformed, unknownSender: metadata.unknown_sender, unknownKey: 0, inauthentic: 0, replayed: 0 },
+    };
+    for (const sender of Object.values(metadata.senders)) {
+      sealed.opened += sender.opened;
+      sealed.refused.unknownKey += sender.unknown_kid;
+      sealed.refused.inauthentic += sender.auth;
+      sealed.refused.replayed += sender.replayed;
+    }
+    return { handshakes, sealed };
   }
 
   // The machine's surroundings.
 
   #resync(): void {
     if (!this.#member) return;
-    this.#lastResync = Date.now();
-    this.#attempt(() => this.#member?.handleConnected(clock()));
+    this.#lastResync = this.#clock.now();
+    this.#attempt(() => this.#member?.handleConnected(this.#clock.now()));
   }
 
   #attempt(action: () => void): void {
@@ -282,17 +315,21 @@ export class GroupKeys implements Opener {
       this.#onEvent(JSON.parse(event) as MemberEvent);
     }
     if (changed) this.#report();
-    clearTimeout(this.#timer);
-    const at = member.pollTimeout();
+    this.#arm();
+  }
+
+  #arm(): void {
+    this.#clock.stop(this.#timer);
+    const at = this.#member?.pollTimeout();
     if (at === undefined) return;
-    const fire = (): void => this.#attempt(() => this.#member?.handleTimeout(clock()));
-    this.#timer = setTimeout(fire, Math.max(0, at - clock()));
+    const fire = (): void => this.#attempt(() => this.#member?.handleTimeout(this.#clock.now()));
+    this.#timer = this.#clock.start(Math.max(0, at - this.#clock.now()), fire);
   }
 
   #onEvent(event: MemberEvent): void {
     switch (event.type) {
       case "epoch":
-        this.#epochSince = Date.now();
+        this.#epochSince = this.#clock.now();
         this.#refused = undefined;
         for (const leaf of event.left) this.#forget(leaf);
         if (event.joined.length > 0) this.#tellOnSending = true;
@@ -375,6 +412,16 @@ interface RawMember {
   leaf: number;
   own: boolean;
   identity: { status: "verified" | "unverified"; subject: string; reason?: string };
+}
+
+interface RawStats {
+  metadata: {
+    senders: Record<string, { opened: number; auth: number; unknown_kid: number; replayed: number }>;
+    short: number;
+    malformed: number;
+    unknown_sender: number;
+  };
+  handshakes: GroupCounters["handshakes"];
 }
 
 type MemberEvent =

@@ -57,6 +57,8 @@ declare module "sealcast-wasm" {
     lastKid(): bigint;
     sealMetadata(content: Uint8Array): Uint8Array<ArrayBuffer>;
     openMetadata(message: Uint8Array): OpenedMetadata;
+    /** JSON. */
+    stats(): string;
     free(): void;
   }
 

@@ -38,7 +38,7 @@ async function start(wasm: string, suite: number): Promise<void> {
     post({ type: "ready" });
     setInterval(() => {
       group?.tick();
-      post({ type: "counters", ...transforms.counters() });
+      post({ type: "counters", ...transforms.counters(), group: group?.counters() ?? null });
     }, REPORT_INTERVAL_MS);
   } catch (error) {
     post({ type: "failed", message: String(error) });

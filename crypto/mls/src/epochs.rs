@@ -7,7 +7,9 @@ use crate::error::{MetadataError, SendError};
 use crate::metadata::{self, MAX_METADATA_LEN, MetadataKeys, OpenedMetadata};
 use crate::stats::{MetadataStats, SenderStats};
 use sealcast_sframe::layout::{self, Codec, OpenedFrame};
-use sealcast_sframe::{BaseKeyScope, CipherSuite, KeyStore, Kid, MAX_BASE_KEYS, OpenError, Sealer};
+use sealcast_sframe::{
+    BaseKeyScope, CipherSuite, DEFAULT_FRAME_LIMIT, KeyStore, Kid, MAX_BASE_KEYS, OpenError, Sealer,
+};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -25,6 +27,8 @@ pub const KEEP_OLD_EPOCH: Duration = Duration::from_secs(10);
 /// Frames under one key after which the group's keys are rotated: half of the sealer's limit of
 /// 2^24, so that the rotation has hours to come through.
 pub const ROTATE_AFTER_FRAMES: u64 = 1 << 23;
+
+const _: () = assert!(ROTATE_AFTER_FRAMES <= DEFAULT_FRAME_LIMIT / 2);
 
 /// Contexts, that is encoders, of one member in one epoch: eight streams of three simulcast
 /// encodings, each restarted once, and room to spare.
@@ -184,11 +188,14 @@ impl Epochs {
         switches.chain(retirements).min()
     }
 
-    /// Whether a sealer has used up half of its frames.
-    pub(crate) fn needs_rotation(&self) -> bool {
-        self.sealers
-            .values()
-            .any(|sealer| sealer.counter() >= ROTATE_AFTER_FRAMES)
+    /// Frames sealed under the key that sealed most; none if the keys have been renewed already and
+    /// it is the switch that is waited for.
+    pub(crate) fn most_frames(&self) -> u64 {
+        if self.held.last().map(|newest| newest.number) != self.sending {
+            return 0;
+        }
+        let frames = self.sealers.values().map(Sealer::counter);
+        frames.max().unwrap_or(0)
     }
 
     pub(crate) fn stats(&self) -> &BTreeMap<u16, SenderStats> {
@@ -421,6 +428,22 @@ mod tests {
             .seal_frame(3, Codec::Opus, b"x", &mut Vec::new())
             .unwrap();
         assert_eq!(alice.sealers[&3].counter(), 2);
+    }
+
+    #[test]
+    fn frames_count_towards_a_rotation_until_it_has_begun() {
+        let mut alice = Epochs::new(SUITE);
+        alice.start(seconds(0), secrets(1, 0));
+        for context in [1, 2, 2] {
+            alice
+                .seal_frame(context, Codec::Opus, b"x", &mut Vec::new())
+                .unwrap();
+        }
+        assert_eq!(alice.most_frames(), 2);
+        alice.start(seconds(1), secrets(2, 0));
+        assert_eq!(alice.most_frames(), 0, "new keys are there");
+        alice.on_all_ready(2);
+        assert_eq!(alice.most_frames(), 0, "and have sealed nothing");
     }
 
     #[test]

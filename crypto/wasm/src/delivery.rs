@@ -17,13 +17,16 @@ pub struct Delivery {
 
 #[wasm_bindgen]
 impl Delivery {
-    /// For the default suite, with a key made from `seed`.
+    /// For MLS cipher suite `suite`, 1 where there is none, with a key made from `seed`.
     ///
     /// # Errors
     /// `library`.
     #[wasm_bindgen(constructor)]
-    pub fn new(seed: u8) -> Result<Delivery, JsError> {
-        let key = DeliveryKey::from_seed(SUITES[0], &[seed; 32])?;
+    pub fn new(seed: u8, suite: Option<u16>) -> Result<Delivery, JsError> {
+        let known = SUITES
+            .iter()
+            .find(|known| suite == Some(u16::from(**known)));
+        let key = DeliveryKey::from_seed(*known.unwrap_or(&SUITES[0]), &[seed; 32])?;
         Ok(Self {
             service: DeliveryService::new(Arc::new(key)),
             output: Vec::new(),

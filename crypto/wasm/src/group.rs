@@ -6,7 +6,7 @@
 use crate::frames::{load, parse_codec};
 use js_sys::Uint8Array;
 use sealcast_mls::identity::{Claim, Issuer, IssuerKey};
-use sealcast_mls::{DEFAULT_ROTATION, GroupSuite, Member, MemberConfig, code};
+use sealcast_mls::{DEFAULT_ROTATION, GroupSuite, Member, MemberConfig, ROTATE_AFTER_FRAMES, code};
 use sealcast_sframe::{CipherSuite, Kid};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -45,6 +45,8 @@ struct Config {
     media_suite: u16,
     /// Rotation interval in milliseconds.
     rotation_ms: u64,
+    /// Frames under one key after which the keys are rotated.
+    rotate_after_frames: u64,
     issuer: Option<IssuerConfig>,
 }
 
@@ -53,6 +55,7 @@ impl Default for Config {
         Self {
             media_suite: CipherSuite::Aes256GcmSha512.number(),
             rotation_ms: u64::try_from(DEFAULT_ROTATION.as_millis()).unwrap_or(u64::MAX),
+            rotate_after_frames: ROTATE_AFTER_FRAMES,
             issuer: None,
         }
     }
@@ -83,7 +86,7 @@ pub struct GroupMember {
 #[wasm_bindgen]
 impl GroupMember {
     /// A participant that wants into the room's group. `config` is JSON: `{"mediaSuite": 5,
-    /// "rotationMs": 600000, "issuer": {"issuer", "audience", "room", "keys": [JWK]}}`, each
+    /// "rotationMs": 600000, "rotateAfterFrames": 8388608, "issuer": {"issuer", "audience", "room", "keys": [JWK]}}`, each
     /// optional. `claim` is `id:` and a pseudonymous id, or `jwt:` and an assertion by the issuer.
     ///
     /// # Errors
@@ -323,6 +326,7 @@ fn parse_config(config: &str) -> Result<MemberConfig, JsError> {
         media_suite: CipherSuite::try_from(config.media_suite)?,
         issuer: issuer.transpose()?,
         rotation: Duration::from_millis(config.rotation_ms),
+        rotate_after_frames: config.rotate_after_frames,
     })
 }
 

@@ -177,6 +177,48 @@ test("frames and metadata pass; the code is the same for all", async () => {
   }
 });
 
+test("a group of the P-256 suite, with its delivery service: joins, rotation, frames, a leave", async () => {
+  const room = new Room(2);
+  for (const id of [1, 2, 3]) await room.join(id, new WasmMember(room.now, id, {}, 2));
+  await room.run(1000);
+  const keys = new Set([await assertAgreement(room)]);
+  room.members.get(2).group.requestRotation();
+  await room.run(1000);
+  keys.add(await assertAgreement(room));
+  const left = await room.leave(1);
+  await room.run(3000);
+  keys.add(await assertAgreement(room));
+  assert.equal(keys.size, 3);
+  const [second, third] = [room.members.get(2).group, room.members.get(3).group];
+  const sealed = second.seal(0x100, "opus", new Uint8Array(10));
+  assert.throws(() => left.group.open("opus", sealed), /^Error: unknown-kid/);
+  assert.equal(third.open("opus", sealed).length, 10);
+  assert.deepEqual(room.errors, []);
+  // Whoever has the other suite's key stays outside.
+  const odd = new WasmMember(room.now, 4);
+  await room.join(4, odd);
+  await room.run(1000);
+  assert.equal(odd.epoch(), undefined);
+  assert.deepEqual([...new Set(room.errors.map((error) => error.split(":")[0]))], ["key-package"]);
+});
+
+test("media is sealed with AES-256-GCM unless the policy names another suite", async () => {
+  const keyLengths = { 5: 32, 4: 16 };
+  for (const [mediaSuite, length] of Object.entries(keyLengths)) {
+    const config = mediaSuite === "5" ? {} : { mediaSuite: Number(mediaSuite) };
+    const room = new Room();
+    for (const id of [1, 2]) await room.join(id, new WasmMember(room.now, id, config));
+    await room.run(3000);
+    const [one, two] = [...room.members.values()].map((member) => member.group);
+    const sealed = one.seal(0x100, "opus", new Uint8Array(20));
+    assert.equal(one.exportBaseKey().length, length);
+    const opener = new FrameOpener(Number(mediaSuite));
+    opener.addEpoch(one.epoch(), 2, one.exportBaseKey());
+    assert.deepEqual(opener.open("opus", sealed), new Uint8Array(20));
+    assert.deepEqual(two.open("opus", sealed), new Uint8Array(20));
+  }
+});
+
 test("who leaves opens nothing more", async () => {
   const room = await roomOf(1, 2, 3);
   const left = await room.leave(3);

@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { pathToFileURL } from "node:url";
 import path from "node:path";
 
-const directory =
+export const directory =
   process.env.SEALCAST_WASM ?? path.join(import.meta.dirname, "../../../client/wasm");
 const bindings = await import(pathToFileURL(path.join(directory, "sealcast_wasm.js")));
 bindings.initSync({ module: await readFile(path.join(directory, "sealcast_wasm_bg.wasm")) });

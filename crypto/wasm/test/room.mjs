@@ -9,8 +9,8 @@ export class WasmMember {
   events = [];
   refused = [];
 
-  constructor(now, id, config = {}) {
-    this.group = new GroupMember(START + now, JSON.stringify(config), new MemberKey(1), `id:p-${id}`);
+  constructor(now, id, config = {}, suite = 1) {
+    this.group = new GroupMember(START + now, JSON.stringify(config), new MemberKey(suite), `id:p-${id}`);
   }
 
   async handle(now, message) {
@@ -47,7 +47,11 @@ export class Room {
   members = new Map();
   errors = [];
   recorded = [];
-  #delivery = new Delivery(7);
+  #delivery;
+
+  constructor(suite = 1) {
+    this.#delivery = new Delivery(7, suite);
+  }
 
   async join(id, member) {
     this.#delivery.join(this.now, id);

@@ -23,6 +23,10 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// that lags further behind is cut off and may resume from a snapshot.
 pub const OUT_QUEUE: usize = 512;
 
+/// Bytes queued to one client, unless it is a single message. The longest catch-up of a group, 1 MiB
+/// of handshakes in base64, and a Welcome to a full group fit twice.
+pub const OUT_QUEUE_BYTES: usize = 4 * 1024 * 1024;
+
 /// Requests one client may have waiting.
 pub const OUTSTANDING: usize = 32;
 

@@ -79,6 +79,10 @@ const COUNTED: &[(&str, &str)] = &[
         "sealcast_signal_sockets_closed_total{cause=\"too_slow\"}",
     ),
     (
+        "OUT_QUEUE_BYTES",
+        "sealcast_signal_sockets_closed_total{cause=\"too_slow\"}",
+    ),
+    (
         "REQUESTS_PER_SECOND",
         "sealcast_signal_requests_total{result=\"rate_limited\"}",
     ),

@@ -165,10 +165,16 @@ impl Member {
         let at = match self.outstanding_since {
             Some(since) => since.max(earliest) + TAKEOVER_AFTER * rank,
             // Whose own keys are nearly used up does not wait for others.
-            None if self.rotation_asked || self.epochs.needs_rotation() => earliest,
+            None if self.rotation_asked || self.needs_rotation() => earliest,
             None => self.epoch_started + self.config.rotation + TAKEOVER_AFTER * rank,
         };
         Some(at.max(self.not_before))
+    }
+
+    /// Whether an encoder has used up its share of the frames that one key may seal.
+    fn needs_rotation(&self) -> bool {
+        let limit = self.config.rotate_after_frames.min(ROTATE_AFTER_FRAMES);
+        self.epochs.most_frames() >= limit
     }
 
     /// How many members come before this one as committer: those of lower leaf that are not about

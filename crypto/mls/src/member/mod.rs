@@ -5,7 +5,7 @@ mod handshakes;
 mod joining;
 
 use crate::commit::{self, Judge};
-use crate::epochs::{self, EpochSecrets, Epochs, OpenedMedia};
+use crate::epochs::{self, EpochSecrets, Epochs, OpenedMedia, ROTATE_AFTER_FRAMES};
 use crate::error::{HandleError, MetadataError, Refusal, SendError};
 use crate::event::{Event, MAX_EVENTS};
 use crate::fault;
@@ -65,6 +65,9 @@ pub struct MemberConfig {
     pub issuer: Option<Issuer>,
     /// Rotation interval.
     pub rotation: Duration,
+    /// Frames under one key after which this member rotates the group's keys, at most
+    /// [`ROTATE_AFTER_FRAMES`].
+    pub rotate_after_frames: u64,
 }
 
 impl Default for MemberConfig {
@@ -73,6 +76,7 @@ impl Default for MemberConfig {
             media_suite: CipherSuite::Aes256GcmSha512,
             issuer: None,
             rotation: DEFAULT_ROTATION,
+            rotate_after_frames: ROTATE_AFTER_FRAMES,
         }
     }
 }

@@ -167,3 +167,25 @@ fn a_question_is_answered_at_most_once_a_second() {
     }
     assert!((2..=4).contains(&answers), "{answers}");
 }
+
+#[test]
+fn keys_are_rotated_before_one_of_them_has_sealed_too_many_frames() {
+    let mut room = Room::new(GroupSuite::X25519);
+    room.config.rotate_after_frames = 50;
+    room.join(1);
+    room.join(2);
+    room.run(4000);
+    let before = room.client(2).member().epoch().unwrap();
+    for _ in 0..49 {
+        seal(&mut room, 2);
+    }
+    room.run(3000);
+    assert_eq!(room.client(2).member().epoch(), Some(before));
+    seal(&mut room, 2);
+    room.run(1000);
+    // One epoch, not one after another: the new key has sealed nothing yet.
+    assert_eq!(room.client(2).member().epoch(), Some(before + 1));
+    assert_eq!(room.client(1).member().sending_epoch(), Some(before + 1));
+    let sealed = seal(&mut room, 2);
+    assert_eq!(open(&mut room, 1, 2, &sealed), Ok(b"a frame".to_vec()));
+}

@@ -24,6 +24,7 @@ pub(crate) struct Room {
     pub(crate) errors: Vec<String>,
     /// Clients whom nothing reaches but what a test hands them.
     pub(crate) cut_off: Vec<u64>,
+    pub(crate) config: MemberConfig,
     /// Milliseconds since the start.
     now: u64,
     suite: GroupSuite,
@@ -40,6 +41,7 @@ impl Room {
             sent: BTreeMap::new(),
             errors: Vec::new(),
             cut_off: Vec::new(),
+            config: MemberConfig::default(),
             now: 0,
             suite,
         }
@@ -70,7 +72,7 @@ impl Room {
         };
         let client = GroupClient::new(
             self.unix(),
-            MemberConfig::default(),
+            self.config.clone(),
             MemberKey::generate(self.suite).unwrap(),
             &Claim::Id(format!("p-{id}")),
             presence,

@@ -2,7 +2,7 @@
 
 use axum::extract::ws::Utf8Bytes;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use tokio::sync::{Notify, mpsc};
 
 /// What goes out on a socket.
@@ -19,30 +19,47 @@ pub enum Outgoing {
 pub struct Client {
     id: u64,
     queue: mpsc::Sender<Outgoing>,
+    queued: Arc<Queued>,
     cut: Arc<Notify>,
+}
+
+/// Bytes in the queue.
+struct Queued {
+    bytes: AtomicUsize,
+    max: usize,
 }
 
 /// The socket's end.
 pub struct ClientQueue {
-    /// Messages in order.
-    pub messages: mpsc::Receiver<Outgoing>,
+    messages: mpsc::Receiver<Outgoing>,
+    queued: Arc<Queued>,
     /// Notified when the queue overflowed: the client reads too slowly and must be cut off.
     pub cut: Arc<Notify>,
 }
 
 impl Client {
-    /// A queue of `capacity` messages.
+    /// A queue of `capacity` messages, which hold at most `max_bytes` unless there is just one.
     #[must_use]
-    pub fn new(capacity: usize) -> (Client, ClientQueue) {
+    pub fn new(capacity: usize, max_bytes: usize) -> (Client, ClientQueue) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let (queue, messages) = mpsc::channel(capacity);
         let cut = Arc::new(Notify::new());
+        let queued = Arc::new(Queued {
+            bytes: AtomicUsize::new(0),
+            max: max_bytes,
+        });
         let client = Client {
             id: NEXT.fetch_add(1, Relaxed),
             queue,
+            queued: Arc::clone(&queued),
             cut: Arc::clone(&cut),
         };
-        (client, ClientQueue { messages, cut })
+        let queue = ClientQueue {
+            messages,
+            queued,
+            cut,
+        };
+        (client, queue)
     }
 
     /// Queues a message. A client whose queue is full is cut off; it may resume and gets a
@@ -57,9 +74,16 @@ impl Client {
     }
 
     fn push(&self, message: Outgoing) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(message) {
-            self.cut.notify_one();
+        let len = message.len();
+        // Counted before it is queued, so that the socket's end never takes off what is not there.
+        let before = self.queued.bytes.fetch_add(len, Relaxed);
+        let fits = before == 0 || before + len <= self.queued.max;
+        match fits.then(|| self.queue.try_send(message)) {
+            Some(Ok(())) => return,
+            Some(Err(mpsc::error::TrySendError::Closed(_))) => {}
+            None | Some(Err(mpsc::error::TrySendError::Full(_))) => self.cut.notify_one(),
         }
+        self.queued.bytes.fetch_sub(len, Relaxed);
     }
 
     /// Whether the socket has ended.
@@ -75,13 +99,32 @@ impl Client {
     }
 }
 
+impl ClientQueue {
+    /// The next message; `None` once every sending end is gone.
+    pub async fn recv(&mut self) -> Option<Outgoing> {
+        let message = self.messages.recv().await?;
+        self.queued.bytes.fetch_sub(message.len(), Relaxed);
+        Some(message)
+    }
+}
+
+impl Outgoing {
+    /// Bytes that it holds.
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Close(..) => 0,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
     async fn a_full_queue_cuts_the_client_off_and_blocks_nobody() {
-        let (client, mut queue) = Client::new(2);
+        let (client, mut queue) = Client::new(2, 1000);
         for n in 0..5 {
             client.send(Utf8Bytes::from(n.to_string()));
         }
@@ -91,5 +134,27 @@ mod tests {
             seen += 1;
         }
         assert_eq!(seen, 2);
+    }
+
+    #[tokio::test]
+    async fn bytes_are_bounded_too_and_one_message_always_fits() {
+        let (client, mut queue) = Client::new(100, 1000);
+        client.send(Utf8Bytes::from("x".repeat(5000)));
+        assert!(matches!(queue.recv().await, Some(Outgoing::Text(text)) if text.len() == 5000));
+        // Drained, the queue takes as much as at first, again and again.
+        for _ in 0..3 {
+            for _ in 0..4 {
+                client.send(Utf8Bytes::from("x".repeat(250)));
+            }
+            for _ in 0..4 {
+                assert!(queue.recv().await.is_some());
+            }
+        }
+        for _ in 0..5 {
+            client.send(Utf8Bytes::from("x".repeat(250)));
+        }
+        queue.cut.notified().await;
+        assert_eq!(queue.queued.bytes.load(Relaxed), 1000, "four of them");
+        assert_eq!(queue.messages.len(), 4);
     }
 }

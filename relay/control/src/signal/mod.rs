@@ -41,7 +41,7 @@ const CLOSING: Duration = Duration::from_secs(1);
 pub(crate) async fn serve(socket: WebSocket, app: Arc<App>) {
     app.metrics.socket_opened();
     let (mut sink, mut stream) = socket.split();
-    let (client, queue) = Client::new(limits::OUT_QUEUE);
+    let (client, queue) = Client::new(limits::OUT_QUEUE, limits::OUT_QUEUE_BYTES);
     let (requests, inbox) = mpsc::channel(limits::OUTSTANDING);
     let joined = Arc::new(AtomicBool::new(false));
     let worker = worker::Worker::new(Arc::clone(&app), client.clone(), Arc::clone(&joined));
@@ -86,16 +86,17 @@ pub(crate) async fn serve(socket: WebSocket, app: Arc<App>) {
 async fn write(sink: &mut SplitSink<WebSocket, Message>, mut queue: ClientQueue) -> SocketEnd {
     let mut ping = tokio::time::interval(limits::PING_INTERVAL);
     ping.reset();
+    let cut = Arc::clone(&queue.cut);
     loop {
         let message = tokio::select! {
             // A client that fell behind has missed messages: nothing more may be sent to it.
             biased;
-            () = queue.cut.notified() => {
+            () = cut.notified() => {
                 let frame = close_frame(4408, "too slow");
                 let _ = timeout(CLOSING, sink.send(frame)).await;
                 return SocketEnd::TooSlow;
             }
-            next = queue.messages.recv() => match next {
+            next = queue.recv() => match next {
                 Some(Outgoing::Text(text)) => Message::Text(text),
                 Some(Outgoing::Close(code, reason)) => {
                     let frame = close_frame(code, reason);

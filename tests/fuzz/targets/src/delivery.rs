@@ -53,7 +53,7 @@ pub fn run(bytes: &[u8]) {
                 Some(message)
             }
             4 => {
-                now = now + Duration::from_millis(100 * u64::from(input.byte().unwrap_or(0)));
+                now += Duration::from_millis(100 * u64::from(input.byte().unwrap_or(0)));
                 service.handle_timeout(now);
                 None
             }

@@ -20,8 +20,11 @@ pub mod twcc;
 pub mod vp8;
 pub mod vp9;
 
-/// Every target by its name, which is that of its corpus and of its program too.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A target's name, which is that of its corpus and of its program too, and the target.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
     ("dd", dd::run),
     ("delivery", delivery::run),
     ("member", member::run),
