@@ -60,4 +60,4 @@ soak: setup-run ## simulate more seeds than CI does: make soak FROM=200 COUNT=50
 
 clean: ## remove everything that was built
 	@cargo clean
-	@rm -rf client/dist client/wasm client/node_modules tests/browser/node_modules tests/interop/node_modules crypto/wasm/test/node_modules tests/.venv
+	@rm -rf client/dist client/wasm client/node_modules tests/browser/node_modules tests/interop/node_modules loadtest/tests/janus/node_modules crypto/wasm/test/node_modules tests/.venv

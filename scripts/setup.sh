@@ -20,6 +20,14 @@ need_apt() {
   DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+need_deb_files() { # package, whose files suffice: it is unpacked, not installed
+  local to=.cache/debian
+  [ -e "/usr/share/$1" ] || [ -e "$to/usr/share/$1" ] && return
+  say "unpacking the Debian package $1 into $to"
+  mkdir -p "$to"
+  (cd "$to" && apt-get download -qq "$1" && dpkg -x "$1"_*.deb . && rm "$1"_*.deb)
+}
+
 need_command() {
   command -v "$1" >/dev/null || { echo "missing: $1 ($2)" >&2; exit 1; }
 }
@@ -57,9 +65,12 @@ need_npm client
 if [ "$level" = test ]; then
   need_apt chromium firefox-esr python3 python3-venv python3-gi python3-gst-1.0 gir1.2-gst-plugins-bad-1.0 \
     gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-nice \
-    iproute2 nftables procps gdb
+    iproute2 nftables procps gdb janus
+  # Its dependencies are Debian's Node.js, beside which no other can be installed.
+  need_deb_files simple-whip-server
   need_npm tests/browser
   need_npm tests/interop
   need_npm crypto/wasm/test
+  need_npm loadtest/tests/janus
   need_venv tests/interop/requirements.txt
 fi

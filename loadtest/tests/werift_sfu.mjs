@@ -1,7 +1,9 @@
 // A small SFU on werift, an independent WebRTC stack in TypeScript: WHIP in, WHEP out, one audio and
 // one video track a room. For testing the load tester against something that is not ours.
 //
-// usage: werift_sfu.mjs PORT
+// usage: werift_sfu.mjs PORT [FAULT]
+//
+// With the fault "wrong-room", a room's media goes to the players of another one.
 
 import http from "node:http";
 import path from "node:path";
@@ -15,6 +17,12 @@ const rooms = new Map();
 const room = (name) => {
   if (!rooms.has(name)) rooms.set(name, { audio: new Set(), video: new Set(), askKeyFrame: () => {} });
   return rooms.get(name);
+};
+
+/** Who gets a room's media: its players, or another room's. */
+const playersOf = (name) => {
+  const others = [...rooms.keys()].filter((other) => other !== name);
+  return room(process.argv[3] === "wrong-room" && others.length > 0 ? others[0] : name);
 };
 
 const connection = () =>
@@ -34,7 +42,7 @@ async function publish(name, sdp) {
   const pc = connection();
   pc.onTrack.subscribe((track) => {
     track.onReceiveRtp.subscribe((packet) => {
-      for (const out of room(name)[track.kind]) out.writeRtp(packet.clone());
+      for (const out of playersOf(name)[track.kind]) out.writeRtp(packet.clone());
     });
     if (track.kind === "video") {
       track.onReceiveRtp.once((packet) => {
