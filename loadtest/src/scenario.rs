@@ -2,6 +2,7 @@
 //! which targets the run is judged. TOML; the built-in ones are embedded.
 
 use crate::model::{OpusParams, Vp8Params};
+use crate::peer::SenderParams;
 use crate::result::Limits;
 use crate::slo::{Slo, SloError};
 use sealcast_netsim::{ConfigError, LinkConfig};
@@ -12,6 +13,8 @@ use std::time::Duration;
 pub const MAX_CLIENTS: u64 = 20_000;
 /// Streams that a client sends or receives, of each kind, at most (the relay's own limit).
 const MAX_STREAMS: u32 = 128;
+/// Encodings beside the largest, at most: browsers send three in all.
+const MAX_SMALLER: usize = 2;
 /// Rate of joins at most: the schedule's resolution.
 const MAX_JOIN_RATE: f64 = 10_000.0;
 
@@ -53,6 +56,9 @@ pub struct Scenario {
     /// Load that rises until a target breaks.
     #[serde(default)]
     pub ramp: Option<Ramp>,
+    /// Where the keys of frames come from.
+    #[serde(default)]
+    pub keys: KeySource,
     /// Targets.
     #[serde(default)]
     pub slo: Vec<String>,
@@ -91,6 +97,23 @@ pub struct Role {
     /// Video tracks that it receives at most.
     #[serde(default)]
     pub video_slots: u32,
+    /// Pixels at which its video slots are shown, slot by slot, the last for all further ones; none:
+    /// as large as there is.
+    #[serde(default)]
+    pub sizes: Vec<(u16, u16)>,
+}
+
+/// Where the keys of frames come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeySource {
+    /// The room's group, if the relay has them; a join link otherwise.
+    #[default]
+    Relay,
+    /// The room's group (MLS): at most 128 clients in a room.
+    Group,
+    /// A join link: one key for the room, that does not change.
+    Link,
 }
 
 /// Audio of a role.
@@ -461,6 +484,19 @@ impl Role {
                 "video.key_factor",
                 "1 to 200",
             )?;
+            range(
+                video.simulcast.len() <= MAX_SMALLER,
+                "video.simulcast",
+                "at most two encodings",
+            )?;
+            let rates = video.simulcast.iter().map(|e| e.bitrate);
+            range(
+                rates
+                    .into_iter()
+                    .all(|r| (10_000..video.bitrate).contains(&r)),
+                "video.simulcast bitrate",
+                "10000 to less than video.bitrate",
+            )?;
             let interval = video.key_interval.unwrap_or(1.0);
             range(
                 (0.1..=3_600.0).contains(&interval),
@@ -496,6 +532,24 @@ impl Video {
             key_factor: self.key_factor,
             key_interval: self.key_interval.map(Duration::from_secs_f64),
         }
+    }
+
+    /// The sender's parameters: all encodings, smallest first.
+    #[must_use]
+    pub fn sender(&self) -> SenderParams {
+        let full = self.params();
+        if self.simulcast.is_empty() {
+            return SenderParams::Video(full);
+        }
+        let smaller = self.simulcast.iter().map(|e| Vp8Params {
+            width: e.width,
+            height: e.height,
+            bitrate: e.bitrate,
+            ..full
+        });
+        let mut all: Vec<Vp8Params> = smaller.chain([full]).collect();
+        all.sort_by_key(|p| p.bitrate);
+        SenderParams::Simulcast(all)
     }
 }
 

@@ -11,7 +11,7 @@ use common::{RelaySide, policy, publish};
 use sealcast_load::model::{OpusParams, Vp8Params};
 use sealcast_load::peer::{
     Answer, Outbox, Peer, PeerConfig, PeerContext, PeerEvent, Proto, Received, RejectReason, Route,
-    SealConfig, SenderParams,
+    SealConfig, SealKeys, SenderParams,
 };
 use sealcast_model::{
     AssignSlot, Command, Counter, Event, Mid, NtpClock, Publish, RequestId, RoomId, SealRule,
@@ -153,7 +153,7 @@ impl World {
         let addr: SocketAddr = format!("198.51.100.{}:5000", index + 1).parse().unwrap();
         let seal = config.key.clone().map(|base_key| SealConfig {
             suite: CipherSuite::Aes256GcmSha512,
-            base_key,
+            keys: SealKeys::Link(base_key),
         });
         let peer_config = PeerConfig {
             send: config.send.clone(),
@@ -196,9 +196,9 @@ impl World {
 
     fn publish(&mut self, node: usize, sender: usize, params: &SenderParams) {
         let track = TrackId(self.id());
-        let context = self.nodes[node].peer.seal_context(sender);
+        let contexts = self.nodes[node].peer.seal_contexts(sender);
         let session = self.nodes[node].session;
-        let command = publish(track, session, sender, params, context);
+        let command = publish(track, session, sender, params, contexts);
         self.command(command);
         self.nodes[node].tracks.push(track);
     }

@@ -11,7 +11,8 @@ use sealcast_io::{Bind as IoBind, Clock as IoClock, SessionContext, ShardIoConfi
 use sealcast_load::driver::{Bind, Clock, MediaThread, PeerId};
 use sealcast_load::model::{Codec, OpusParams, Vp8Params};
 use sealcast_load::peer::{
-    PeerConfig, PeerContext, PeerEvent, PeerFaults, Proto, Received, SealConfig, SenderParams,
+    PeerConfig, PeerContext, PeerEvent, PeerFaults, Proto, Received, SealConfig, SealKeys,
+    SenderParams,
 };
 use sealcast_model::{
     AssignSlot, Command, RequestId, RoomId, SessionId, ShardId, SlotId, Time, TrackId,
@@ -72,7 +73,7 @@ fn join(
         data: true,
         seal: Some(SealConfig {
             suite: CipherSuite::Aes256GcmSha512,
-            base_key: vec![9; 32],
+            keys: SealKeys::Link(vec![9; 32]),
         }),
         locals: vec![],
         seed: n,
@@ -92,11 +93,17 @@ fn join(
     let session = SessionId(n);
     let (command, answer) = side.open(session, RoomId(1), &offer);
     shard.port.commands.send(command).unwrap();
-    let contexts = media.call(move |m| m.with(id, |_, p, _| [0, 1].map(|s| p.seal_context(s))));
+    let contexts = media.call(move |m| m.with(id, |_, p, _| [0, 1].map(|s| p.seal_contexts(s))));
     let contexts = contexts.unwrap().unwrap();
     let tracks = [TrackId(10 * n), TrackId(10 * n + 1)];
     for (sender, params) in params().iter().enumerate() {
-        let command = publish(tracks[sender], session, sender, params, contexts[sender]);
+        let command = publish(
+            tracks[sender],
+            session,
+            sender,
+            params,
+            contexts[sender].clone(),
+        );
         shard.port.commands.send(command).unwrap();
     }
     media.call(move |m| m.accept(id, &answer)).unwrap().unwrap();

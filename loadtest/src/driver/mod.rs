@@ -14,5 +14,5 @@ mod socket;
 pub use clock::{Clock, unix_now};
 pub use impair::ImpairStats;
 pub use media::{Bind, EventSink, LoopLag, MediaLoop, MediaThread, PeerId, StartError, ThreadGone};
-pub use signal::{Io, Joined, Signal, SignalError, SignalEvent, TrackInfo};
+pub use signal::{Io, Joined, Signal, SignalError, SignalEvent, SlotRequest, TrackInfo};
 pub use socket::SocketStats;

@@ -1,5 +1,7 @@
 //! The client's side of PROTOCOL.md §3–6: JSON over a WebSocket.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -78,6 +80,19 @@ pub struct Joined {
     pub tracks: Vec<TrackInfo>,
     /// For resuming.
     pub resume_token: String,
+    /// MLS cipher suite of the room's group, if it has one.
+    pub group_suite: Option<u16>,
+}
+
+/// What a slot is to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotRequest {
+    /// Its MID.
+    pub mid: String,
+    /// The track; none: nothing.
+    pub track: Option<String>,
+    /// Pixels it is shown at; none: as large as there is.
+    pub size: Option<(u16, u16)>,
 }
 
 /// A message without an id.
@@ -105,6 +120,10 @@ pub enum SignalEvent {
     MediaConnected,
     /// The media session ended.
     MediaClosed(String),
+    /// A message of the delivery service.
+    Group(Vec<u8>),
+    /// A sealed message of another participant.
+    Sealed(Vec<u8>),
     /// Anything else, as it came.
     Other(Value),
 }
@@ -170,6 +189,7 @@ impl Signal {
         Ok(Joined {
             participant: text(&response, "participant")?,
             resume_token: text(&response, "resume_token")?,
+            group_suite: group_suite(&response)?,
             participants,
             tracks,
         })
@@ -194,28 +214,55 @@ impl Signal {
         &mut self,
         mid: usize,
         source: &str,
-        seal_context: Option<u64>,
+        seal_contexts: &[u64],
     ) -> Result<String, SignalError> {
         let mut request = json!({"type": "publish", "mid": mid.to_string(), "source": source});
-        if let Some(context) = seal_context {
-            request["seal"] = json!({"contexts": [context]});
+        if !seal_contexts.is_empty() {
+            request["seal"] = json!({"contexts": seal_contexts});
         }
         let response = self.request("published", request).await?;
         text(&response, "track")
     }
 
-    /// Shows tracks in slots, by MID.
+    /// Shows tracks in slots.
     ///
     /// # Errors
     /// [`SignalError`].
-    pub async fn assign(&mut self, slots: &[(String, Option<String>)]) -> Result<(), SignalError> {
-        let assign: Vec<Value> = slots
-            .iter()
-            .map(|(mid, track)| json!({"mid": mid, "track": track}))
-            .collect();
-        self.request("ok", json!({"type": "slots", "assign": assign}))
+    pub async fn assign(&mut self, slots: &[SlotRequest]) -> Result<(), SignalError> {
+        let entry = |slot: &SlotRequest| {
+            let mut entry = json!({"mid": slot.mid, "track": slot.track});
+            if let Some((width, height)) = slot.size {
+                entry["size"] = json!([width, height]);
+            }
+            entry
+        };
+        let assign: Vec<Value> = slots.iter().map(entry).collect();
+        self.acknowledged(json!({"type": "slots", "assign": assign}))
             .await
-            .map(|_| ())
+    }
+
+    /// Sends a message to the delivery service.
+    ///
+    /// # Errors
+    /// [`SignalError`].
+    pub async fn group(&mut self, message: &[u8]) -> Result<(), SignalError> {
+        let data = BASE64.encode(message);
+        self.acknowledged(json!({"type": "group", "data": data}))
+            .await
+    }
+
+    /// Sends a sealed message to all other participants.
+    ///
+    /// # Errors
+    /// [`SignalError`].
+    pub async fn sealed(&mut self, message: &[u8]) -> Result<(), SignalError> {
+        let data = BASE64.encode(message);
+        self.acknowledged(json!({"type": "sealed", "data": data}))
+            .await
+    }
+
+    async fn acknowledged(&mut self, request: Value) -> Result<(), SignalError> {
+        self.request("ok", request).await.map(|_| ())
     }
 
     /// Leaves the room.
@@ -326,6 +373,22 @@ fn text(value: &Value, field: &'static str) -> Result<String, SignalError> {
     text.ok_or_else(|| SignalError::Protocol(format!("{} without {field}", value["type"])))
 }
 
+fn group_suite(joined: &Value) -> Result<Option<u16>, SignalError> {
+    if joined["keys"] != "group" {
+        return Ok(None);
+    }
+    let suite = joined["group_suite"].as_u64();
+    let suite = suite.and_then(|s| u16::try_from(s).ok());
+    let missing = || SignalError::Protocol("joined without group_suite".into());
+    suite.map(Some).ok_or_else(missing)
+}
+
+fn data(message: &Value) -> Result<Vec<u8>, SignalError> {
+    let data = text(message, "data")?;
+    let decoded = BASE64.decode(data);
+    decoded.map_err(|e| SignalError::Protocol(format!("{}: {e}", message["type"])))
+}
+
 fn track_info(participant: &str, track: &Value) -> Result<TrackInfo, SignalError> {
     Ok(TrackInfo {
         participant: participant.to_owned(),
@@ -351,6 +414,8 @@ fn event(message: Value) -> Result<SignalEvent, SignalError> {
         },
         "media_connected" => SignalEvent::MediaConnected,
         "media_closed" => SignalEvent::MediaClosed(text(&message, "reason")?),
+        "group" => SignalEvent::Group(data(&message)?),
+        "sealed" => SignalEvent::Sealed(data(&message)?),
         _ => SignalEvent::Other(message),
     })
 }
@@ -419,8 +484,13 @@ mod tests {
         let snapshot = signal.join("token").await.unwrap();
         assert_eq!(snapshot.participants, ["PA_2"]);
         assert!(snapshot.tracks[0].muted);
-        assert_eq!(signal.publish(1, "camera", Some(77)).await.unwrap(), "TR_3");
-        let refused = signal.assign(&[("5".into(), None)]).await.unwrap_err();
+        assert_eq!(signal.publish(1, "camera", &[77]).await.unwrap(), "TR_3");
+        let nothing = SlotRequest {
+            mid: "5".into(),
+            track: None,
+            size: Some((640, 360)),
+        };
+        let refused = signal.assign(&[nothing]).await.unwrap_err();
         assert!(matches!(refused, SignalError::Refused { code, .. } if code == "no_slot"));
         // The event that overtook the response was kept.
         let SignalEvent::TrackPublished(track) = signal.next_event().await.unwrap() else {
@@ -433,7 +503,10 @@ mod tests {
         let seen = served.await.unwrap();
         assert_eq!(seen[0]["token"], "token");
         assert_eq!(seen[1]["seal"], json!({"contexts": [77]}));
-        assert_eq!(seen[2]["assign"], json!([{"mid": "5", "track": null}]));
+        assert_eq!(
+            seen[2]["assign"],
+            json!([{"mid": "5", "track": null, "size": [640, 360]}])
+        );
         assert!(matches!(
             signal.next_event().await,
             Err(SignalError::Closed(_) | SignalError::Socket(_))

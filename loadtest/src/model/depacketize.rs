@@ -293,7 +293,7 @@ mod tests {
         let mut packetizer = Packetizer::new(Codec::Vp8, 1_000, 0);
         let (mut frame, mut scratch, mut sent) = (vec![], vec![], vec![]);
         for n in 0..count {
-            let payload = model.encode(Time::from_millis(33 * n), &mut frame);
+            let payload = model.encode(Time::from_millis(33 * n), n, &mut frame);
             packetizer.packetize(&frame, &mut scratch, |data, marker| {
                 let index = 100 + sent.len() as u64;
                 let payload_data = data.to_vec();

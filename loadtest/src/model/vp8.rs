@@ -69,7 +69,6 @@ pub(super) fn check_head(head: &[u8], key: bool) -> bool {
 pub struct Vp8Model {
     params: Vp8Params,
     stream: u64,
-    number: u64,
     first_ticks: u32,
     key_wanted: bool,
     last_key: Option<Time>,
@@ -87,7 +86,6 @@ impl Vp8Model {
         Vp8Model {
             params,
             stream,
-            number: 0,
             first_ticks: rng.next_u64() as u32,
             key_wanted: true,
             last_key: None,
@@ -112,8 +110,9 @@ impl Vp8Model {
         self.params.bitrate = bitrate;
     }
 
-    /// The frame that is due at `due`, into `frame`, which is cleared first.
-    pub fn encode(&mut self, due: Time, frame: &mut Vec<u8>) -> Payload {
+    /// The frame that is due at `due`, into `frame`, which is cleared first. `number` is the
+    /// picture's: encodings of one source share it.
+    pub fn encode(&mut self, due: Time, number: u64, frame: &mut Vec<u8>) -> Payload {
         let overdue = |every| self.last_key.is_some_and(|last| due >= last + every);
         let key = self.key_wanted || self.params.key_interval.is_some_and(overdue);
         if key {
@@ -123,16 +122,14 @@ impl Vp8Model {
         let len = self.next_len(key).max(content::min_len(Codec::Vp8));
         let info = FrameInfo {
             stream: self.stream,
-            number: self.number,
+            number,
             due,
             key,
         };
         let head = head(key, self.params.width, self.params.height, len);
         content::write(frame, &head, &info, len);
-        // From the number, so that rounding does not add up.
-        let ticks =
-            self.number * u64::from(Codec::Vp8.clock_rate()) / u64::from(self.params.fps.max(1));
-        self.number += 1;
+        // From the time, so that rounding does not add up, and pauses are ones.
+        let ticks = due.as_micros() * u64::from(Codec::Vp8.clock_rate()) / 1_000_000;
         Payload {
             timestamp: self.first_ticks.wrapping_add(ticks as u32),
             key,
@@ -181,7 +178,7 @@ mod tests {
             let frames = 60 * fps;
             for n in 0..frames {
                 let due = Time::ZERO + Duration::from_secs(1) * n / fps;
-                let payload = model.encode(due, &mut frame);
+                let payload = model.encode(due, u64::from(n), &mut frame);
                 let info = content::check(Codec::Vp8, &frame).unwrap();
                 assert_eq!((info.number, info.key), (u64::from(n), payload.key));
                 bytes += frame.len();
@@ -204,7 +201,7 @@ mod tests {
                 model.request_key_frame();
                 model.request_key_frame();
             }
-            keys.push(model.encode(Time::from_millis(33 * n), &mut frame).key);
+            keys.push(model.encode(Time::from_millis(33 * n), n, &mut frame).key);
         }
         assert_eq!(
             keys,
@@ -225,11 +222,11 @@ mod tests {
             2,
         );
         let mut frame = vec![];
-        let first = model.encode(Time::ZERO, &mut frame).timestamp;
-        for _ in 1..7_000 {
-            model.encode(Time::ZERO, &mut frame);
-        }
-        let last = model.encode(Time::ZERO, &mut frame).timestamp;
-        assert_eq!(last.wrapping_sub(first), 1_000 * 90_000);
+        let mut at = |n: u64| {
+            let due = Time::ZERO + model.interval() * n as u32;
+            model.encode(due, n, &mut frame).timestamp
+        };
+        let (first, last) = (at(0), at(7_000));
+        assert!(last.wrapping_sub(first).abs_diff(1_000 * 90_000) <= 1);
     }
 }

@@ -1,43 +1,27 @@
-//! The whole client: offer and answer, transport, senders, slots, RTCP.
+//! The whole client: offer and answer, transport, keys, senders, slots. RTCP is in `feedback`.
 
 use super::arrivals::Arrivals;
+use super::keys::{EpochKeys, Keys, SealConfig};
 use super::outbox::Outbox;
 use super::receive::{ReceiveStats, Received, RejectReason, Slot, SlotEvent};
-use super::sdp::{self, Answer, AnswerError, AnswerMedia, OfferMedia};
-use super::send::{Link, SendStats, Sender, SenderParams};
+use super::rtp::Link;
+use super::sdp::{self, Answer, AnswerError, AnswerMedia, OfferDirection, OfferMedia};
+use super::send::{SendStats, Sender, SenderParams};
 use super::transport::{PeerContext, Proto, Route, Srtp, Transport, TransportEvent};
 use crate::model::Codec;
 use sealcast_model::{NtpClock, Time};
 use sealcast_netsim::Rng;
 use sealcast_rtp::demux::{Protocol, classify};
 use sealcast_rtp::ext::TransportCc;
-use sealcast_rtp::rtcp::{Compound, Packet, Pli, ReportBlock, RtcpWriter};
 use sealcast_rtp::{ExtensionKind, ExtensionMap, RtpHeader};
-use sealcast_sframe::{BaseKeyScope, CipherSuite, KeyStore, Kid, Sealer};
 use sealcast_srtp::OpenError;
+use serde::Deserialize;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Time between sender and receiver reports.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// Time between looks at what to ask for again, and transport-wide feedback.
-const FEEDBACK_INTERVAL: Duration = Duration::from_millis(50);
-/// Longest RTCP datagram, bytes, before SRTCP.
-const MAX_RTCP: usize = 1_100;
-/// Room for SRTCP's tag and index.
-const RTCP_OVERHEAD: usize = 20;
 /// Events kept for a caller that does not drain them.
 const MAX_EVENTS: usize = 65_536;
-
-/// How frames are sealed: link keys (PROTOCOL.md §7.3).
-#[derive(Clone)]
-pub struct SealConfig {
-    /// The suite.
-    pub suite: CipherSuite,
-    /// The room's base key.
-    pub base_key: Vec<u8>,
-}
 
 /// What a client offers.
 #[derive(Clone)]
@@ -137,26 +121,26 @@ pub struct PeerFaults {
 
 /// One client.
 pub struct Peer {
-    transport: Transport,
-    srtp: Option<Box<Srtp>>,
+    pub(super) transport: Transport,
+    pub(super) srtp: Option<Box<Srtp>>,
     data: bool,
     session: u64,
-    senders: Vec<Sender>,
+    pub(super) senders: Vec<Sender>,
     slot_states: Vec<SlotState>,
     /// By the same index as `slot_states`; empty until the answer.
-    slots: Vec<Option<Slot>>,
-    keys: Option<KeyStore>,
+    pub(super) slots: Vec<Option<Slot>>,
+    keys: Option<Keys>,
     extensions: ExtensionMap,
     transport_seq: u16,
-    arrivals: Arrivals,
+    pub(super) arrivals: Arrivals,
     /// SSRC of reports when there is no sender.
-    report_ssrc: u32,
-    clock: NtpClock,
-    next_report: Time,
-    next_feedback: Time,
+    pub(super) report_ssrc: u32,
+    pub(super) clock: NtpClock,
+    pub(super) next_report: Time,
+    pub(super) next_feedback: Time,
     events: VecDeque<PeerEvent>,
-    faults: PeerFaults,
-    scratch: Vec<u8>,
+    pub(super) faults: PeerFaults,
+    pub(super) scratch: Vec<u8>,
 }
 
 impl Peer {
@@ -169,35 +153,15 @@ impl Peer {
         let mut rng = Rng::new(config.seed);
         let transport =
             Transport::new(now, ctx, &config.locals).map_err(|e| PeerError::Config(e.clone()))?;
+        let mut keys = match &config.seal {
+            None => None,
+            Some(seal) => Some(Keys::new(seal).map_err(|e| invalid(&e))?),
+        };
         let mut senders = Vec::with_capacity(config.send.len());
         for (mid, params) in config.send.iter().enumerate() {
-            let kid = Kid::from_random(rng.next_u64());
-            let sealer = match &config.seal {
-                None => None,
-                Some(seal) => {
-                    Some(Sealer::new(seal.suite, kid, &seal.base_key).map_err(|e| invalid(&e))?)
-                }
-            };
-            let ssrcs = (rng.next_u64() as u32, rng.next_u64() as u32);
-            let (stream, seed) = (rng.next_u64(), rng.next_u64());
-            senders.push(Sender::new(
-                *params,
-                mid.to_string(),
-                ssrcs,
-                sealer,
-                stream,
-                seed,
-            ));
+            let sender = Sender::new(params, &mid.to_string(), keys.as_mut(), &mut rng);
+            senders.push(sender.map_err(|e| invalid(&e))?);
         }
-        let keys = match &config.seal {
-            None => None,
-            Some(seal) => {
-                let mut keys = KeyStore::new(seal.suite);
-                keys.insert_base_key(BaseKeyScope::Any, &seal.base_key)
-                    .map_err(|e| invalid(&e))?;
-                Some(keys)
-            }
-        };
         let codecs = std::iter::repeat_n(Codec::Opus, config.audio_slots)
             .chain(std::iter::repeat_n(Codec::Vp8, config.video_slots));
         let slot_states: Vec<SlotState> = (senders.len()..)
@@ -235,11 +199,14 @@ impl Peer {
     pub fn offer(&mut self) -> String {
         let send = self.senders.iter().map(|s| OfferMedia {
             codec: s.codec(),
-            send: Some(s.ssrcs()),
+            direction: match s.ssrcs() {
+                Some((ssrc, rtx)) => OfferDirection::Send(ssrc, rtx),
+                None => OfferDirection::Simulcast(s.rids()),
+            },
         });
         let receive = self.slot_states.iter().map(|s| OfferMedia {
             codec: s.codec,
-            send: None,
+            direction: OfferDirection::Receive,
         });
         let media: Vec<OfferMedia> = send.chain(receive).collect();
         sdp::offer(&self.transport.local(), &media, self.data, self.session)
@@ -264,7 +231,7 @@ impl Peer {
         let (send, receive) = answer.media.split_at(self.senders.len());
         for (sender, media) in self.senders.iter_mut().zip(send) {
             if let Some(pt) = payload_type(media, sender.codec()) {
-                sender.set_payload_types(pt, media.rtx_pt);
+                sender.negotiated(pt, media.rtx_pt, &media.rids);
             }
         }
         for (index, media) in receive.iter().enumerate() {
@@ -314,15 +281,17 @@ impl Peer {
         for (index, slot) in slots.iter_mut().enumerate() {
             if let Some(slot) = slot {
                 let mut on_event = |e| push_event(events, faults, index, e);
-                slot.handle_timeout(now, keys.as_mut(), &mut on_event);
+                let opener = keys.as_mut().map(|k| &mut k.opener);
+                slot.handle_timeout(now, opener, &mut on_event);
             }
         }
         if now >= self.next_feedback {
-            self.next_feedback = now + FEEDBACK_INTERVAL;
             self.send_feedback(now, out);
+            if let Some(keys) = &mut self.keys {
+                keys.handle_timeout(now);
+            }
         }
         if now >= self.next_report {
-            self.next_report = now + REPORT_INTERVAL;
             self.send_reports(now, out);
         }
     }
@@ -374,16 +343,63 @@ impl Peer {
         self.on_transport(now);
     }
 
-    /// The seal context of a sender, for the `publish` request (PROTOCOL.md §6).
-    #[must_use]
-    pub fn seal_context(&self, sender: usize) -> Option<u64> {
-        self.senders.get(sender)?.seal_context()
+    /// Opens frames of this epoch of the room's group from now on, and frames of the epochs before
+    /// it for `keep` more.
+    ///
+    /// # Errors
+    /// [`PeerError::Config`] if the key is none of the suite's.
+    pub fn add_epoch(
+        &mut self,
+        now: Time,
+        epoch: EpochKeys,
+        keep: Duration,
+    ) -> Result<(), PeerError> {
+        match &mut self.keys {
+            None => Ok(()),
+            Some(keys) => keys
+                .add_epoch(epoch, now + keep)
+                .map_err(|e| PeerError::Config(e.to_string())),
+        }
     }
 
-    /// The name that a sender's frames carry ([`crate::model::FrameInfo::stream`]).
+    /// Seals with the keys of this epoch from the next frame on. Without keys of a group, nothing
+    /// changes.
+    ///
+    /// # Errors
+    /// [`PeerError::Config`] if the key is none of the suite's.
+    pub fn seal_with(&mut self, epoch: u64) -> Result<(), PeerError> {
+        let Some(keys) = self.keys.as_ref().filter(|k| k.of_group()) else {
+            return Ok(());
+        };
+        for sender in &mut self.senders {
+            let rekeyed = sender.rekey(keys, epoch);
+            rekeyed.map_err(|e| PeerError::Config(e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the keys of every epoch: nothing is sealed or opened until there are others.
+    pub fn clear_epochs(&mut self) {
+        if let Some(keys) = self.keys.as_mut().filter(|k| k.of_group()) {
+            keys.clear_epochs();
+            self.senders.iter_mut().for_each(Sender::forget_keys);
+        }
+    }
+
+    /// The seal contexts of a sender's encodings, for the `publish` request (PROTOCOL.md §6).
+    /// Empty if it does not seal.
     #[must_use]
-    pub fn stream(&self, sender: usize) -> Option<u64> {
-        self.senders.get(sender).map(Sender::stream)
+    pub fn seal_contexts(&self, sender: usize) -> Vec<u64> {
+        let sender = self.senders.get(sender);
+        sender.into_iter().flat_map(Sender::seal_contexts).collect()
+    }
+
+    /// The names that the frames of a sender's encodings carry
+    /// ([`crate::model::FrameInfo::stream`]).
+    #[must_use]
+    pub fn streams(&self, sender: usize) -> Vec<u64> {
+        let sender = self.senders.get(sender);
+        sender.into_iter().flat_map(Sender::streams).collect()
     }
 
     /// The slots, as negotiated.
@@ -429,19 +445,50 @@ impl Peer {
                         sender.connect(now, &mut srtp.outbound);
                     }
                     self.srtp = Some(srtp);
-                    self.next_report = now + REPORT_INTERVAL;
-                    self.next_feedback = now + FEEDBACK_INTERVAL;
+                    self.begin_feedback(now);
                     PeerEvent::Connected {
                         dtls,
                         srtp_profile: profile.name(),
                     }
                 }
                 TransportEvent::DataOpen => PeerEvent::DataOpen,
-                TransportEvent::Data { binary, data } => PeerEvent::Data { binary, data },
+                TransportEvent::Data { binary, data } => {
+                    if !binary {
+                        self.on_notice(&data);
+                    }
+                    PeerEvent::Data { binary, data }
+                }
                 TransportEvent::Closed => self.ended(PeerEvent::Closed),
                 TransportEvent::Failed(e) => self.ended(PeerEvent::Failed(e)),
             };
             self.events.push_back(event);
+        }
+    }
+
+    /// Reacts to what the relay says on the data channel (PROTOCOL.md §8).
+    fn on_notice(&mut self, data: &[u8]) {
+        /// The one notice that asks something of a sender.
+        #[derive(Deserialize)]
+        #[serde(tag = "type", rename_all = "snake_case")]
+        enum Notice {
+            Encodings {
+                mid: String,
+                active: Vec<bool>,
+            },
+            #[serde(other)]
+            Other,
+        }
+        match serde_json::from_slice(data) {
+            Ok(Notice::Encodings { mid, active }) => {
+                // MIDs of senders are their index.
+                let index = mid.parse::<usize>().ok();
+                match index.and_then(|n| self.senders.get_mut(n)) {
+                    Some(sender) => sender.set_active(&active),
+                    None => self.faults.malformed += 1,
+                }
+            }
+            Ok(Notice::Other) => {}
+            Err(_) => self.faults.malformed += 1,
         }
     }
 
@@ -484,79 +531,19 @@ impl Peer {
         };
         let index = slot.index();
         let mut on_event = |e| push_event(events, faults, index, e);
-        slot.on_rtp(
-            now,
-            &header,
-            header.payload(packet),
-            keys.as_mut(),
-            &mut on_event,
-        );
-    }
-
-    fn handle_rtcp(&mut self, now: Time, packet: &mut [u8], out: &mut Outbox) {
-        let Some(srtp) = &mut self.srtp else {
-            self.faults.srtp_other += 1;
-            return;
-        };
-        let len = match srtp.inbound.open_rtcp(packet) {
-            Ok(len) => len,
-            Err(e) => return self.faults.count(e),
-        };
-        let Ok(compound) = Compound::parse(packet.get(..len).unwrap_or_default()) else {
-            self.faults.malformed += 1;
-            return;
-        };
-        for packet in compound.iter() {
-            match packet {
-                Ok(Packet::SenderReport(report)) => {
-                    let ssrc = report.info.ssrc;
-                    if let Some(slot) = self.slots.iter_mut().flatten().find(|s| s.ssrc() == ssrc) {
-                        slot.on_sender_report(now, report.info.ntp);
-                    }
-                }
-                Ok(Packet::Pli(pli)) => self.on_key_request(pli.media_ssrc),
-                Ok(Packet::Fir(fir)) => {
-                    for entry in fir.entries() {
-                        self.on_key_request(entry.ssrc);
-                    }
-                }
-                Ok(Packet::Nack(nack)) => {
-                    self.with_sender(
-                        now,
-                        out,
-                        |ssrc| ssrc == nack.media_ssrc,
-                        |sender, link| {
-                            sender.on_nack(link, nack.sequence_numbers());
-                        },
-                    );
-                }
-                Ok(_) => {}
-                Err(_) => self.faults.malformed += 1,
-            }
-        }
-    }
-
-    fn on_key_request(&mut self, ssrc: u32) {
-        for sender in self.senders.iter_mut().filter(|s| s.ssrc() == ssrc) {
-            sender.on_key_request();
-        }
+        let opener = keys.as_mut().map(|k| &mut k.opener);
+        slot.on_rtp(now, &header, header.payload(packet), opener, &mut on_event);
     }
 
     fn send_frames(&mut self, now: Time, out: &mut Outbox) {
-        self.with_sender(
-            now,
-            out,
-            |_| true,
-            |sender, link| sender.handle_timeout(link),
-        );
+        self.with_senders(now, out, |sender, link| sender.handle_timeout(link));
     }
 
-    /// Calls `f` for the senders whose SSRC `which` picks, if they can send.
-    fn with_sender(
+    /// Calls `f` for each sender, if they can send.
+    pub(super) fn with_senders(
         &mut self,
         now: Time,
         out: &mut Outbox,
-        which: impl Fn(u32) -> bool,
         mut f: impl FnMut(&mut Sender, &mut Link<'_>),
     ) {
         let (Some(srtp), Some(route)) = (&mut self.srtp, self.transport.route()) else {
@@ -570,87 +557,14 @@ impl Peer {
             transport_seq: &mut self.transport_seq,
             out,
         };
-        for sender in self.senders.iter_mut().filter(|s| which(s.ssrc())) {
+        for sender in &mut self.senders {
             f(sender, &mut link);
-        }
-    }
-
-    /// NACKs, PLIs and transport-wide feedback, as reduced-size RTCP (RFC 5506).
-    fn send_feedback(&mut self, now: Time, out: &mut Outbox) {
-        let ssrc = self.own_ssrc();
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.resize(MAX_RTCP, 0);
-        let mut rtcp = RtcpWriter::new(&mut scratch);
-        let mut media_ssrc = 0;
-        for slot in self.slots.iter_mut().flatten() {
-            let feedback = slot.feedback(now);
-            media_ssrc = slot.ssrc();
-            // What does not fit is asked for again at its next turn.
-            let _ = rtcp.nack(ssrc, slot.ssrc(), feedback.nack);
-            if feedback.pli {
-                let _ = rtcp.pli(Pli {
-                    sender_ssrc: ssrc,
-                    media_ssrc: slot.ssrc(),
-                });
-            }
-        }
-        self.arrivals.report(ssrc, media_ssrc, &mut rtcp);
-        let len = rtcp.finish();
-        self.send_rtcp(scratch.get(..len).unwrap_or_default(), out);
-        self.scratch = scratch;
-    }
-
-    /// Sender reports with their CNAME, and receiver reports for every slot that receives.
-    fn send_reports(&mut self, now: Time, out: &mut Outbox) {
-        let ssrc = self.own_ssrc();
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.resize(MAX_RTCP, 0);
-        let mut rtcp = RtcpWriter::new(&mut scratch);
-        let infos: Vec<_> = self
-            .senders
-            .iter()
-            .filter_map(|s| s.report(now, &self.clock))
-            .collect();
-        for info in &infos {
-            let _ = rtcp.sender_report(info, &[]);
-        }
-        let blocks: Vec<ReportBlock> = self
-            .slots
-            .iter_mut()
-            .flatten()
-            .filter_map(|s| s.report(now))
-            .collect();
-        // RFC 3550 §6.4.2: a receiver report may be empty, and up to 31 blocks long.
-        for blocks in blocks.chunks(31) {
-            let _ = rtcp.receiver_report(ssrc, blocks);
-        }
-        if rtcp.is_empty() {
-            let _ = rtcp.receiver_report(ssrc, &[]);
-        }
-        let _ = rtcp.sdes_cname(ssrc, b"load");
-        let len = rtcp.finish();
-        self.send_rtcp(scratch.get(..len).unwrap_or_default(), out);
-        self.scratch = scratch;
-    }
-
-    fn own_ssrc(&self) -> u32 {
-        self.senders.first().map_or(self.report_ssrc, Sender::ssrc)
-    }
-
-    fn send_rtcp(&mut self, packet: &[u8], out: &mut Outbox) {
-        if packet.is_empty() {
-            return;
-        }
-        if let (Some(srtp), Some(route)) = (&mut self.srtp, self.transport.route()) {
-            out.push_with(route, packet.len() + RTCP_OVERHEAD, |buf| {
-                srtp.outbound.seal_rtcp(packet, buf).ok()
-            });
         }
     }
 }
 
 impl PeerFaults {
-    fn count(&mut self, error: OpenError) {
+    pub(super) fn count(&mut self, error: OpenError) {
         match error {
             OpenError::AuthFailed | OpenError::Unencrypted => self.srtp_auth += 1,
             OpenError::Replayed | OpenError::TooOld => self.srtp_replayed += 1,

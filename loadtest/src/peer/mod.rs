@@ -9,13 +9,17 @@
 
 mod arrivals;
 mod client;
+mod feedback;
+mod keys;
 mod outbox;
 mod receive;
+mod rtp;
 mod sdp;
 mod send;
 mod transport;
 
-pub use client::{Peer, PeerConfig, PeerError, PeerEvent, PeerFaults, SealConfig, SlotState};
+pub use client::{Peer, PeerConfig, PeerError, PeerEvent, PeerFaults, SlotState};
+pub use keys::{EpochKeys, SealConfig, SealKeys};
 pub use outbox::{Datagram, Outbox, Run};
 pub use receive::{ReceiveStats, Received, RejectReason};
 pub use sdp::{Answer, AnswerError, AnswerMedia};

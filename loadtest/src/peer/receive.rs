@@ -48,6 +48,9 @@ pub struct Received {
 pub enum RejectReason {
     /// The seal did not open; the error's code.
     Seal(&'static str),
+    /// It is sealed with a key that the client does not hold: of an epoch before it joined, or of
+    /// one that it has not entered yet.
+    UnknownKey,
     /// It opened, and the contents are not what a model encoder writes.
     Content(ContentError),
     /// The same frame, or an older one, of its stream came before.
@@ -326,6 +329,7 @@ impl Checker {
                 Ok(None) => return Ok(None),
                 Ok(Some(opened)) => opened.frame,
                 Err(OpenError::Replayed { .. }) => return Err(RejectReason::Repeated),
+                Err(OpenError::UnknownKid(_)) => return Err(RejectReason::UnknownKey),
                 Err(e) => return Err(RejectReason::Seal(e.code())),
             },
         };

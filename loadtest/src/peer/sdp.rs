@@ -26,8 +26,18 @@ const EXTENSIONS: [(u8, ExtensionKind); 7] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OfferMedia {
     pub(super) codec: Codec,
-    /// We send, on this SSRC and this one for retransmissions; otherwise it is a slot.
-    pub(super) send: Option<(u32, u32)>,
+    pub(super) direction: OfferDirection,
+}
+
+/// What we do on an m-line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum OfferDirection {
+    /// Send, on this SSRC and this one for retransmissions.
+    Send(u32, u32),
+    /// Send encodings of these RIDs.
+    Simulcast(Vec<&'static str>),
+    /// Receive: it is a slot.
+    Receive,
 }
 
 /// An m-line of an answer.
@@ -45,6 +55,8 @@ pub struct AnswerMedia {
     pub rtx_ssrc: Option<u32>,
     /// RTX payload type.
     pub rtx_pt: Option<u8>,
+    /// RIDs of a simulcast that the remote side receives.
+    pub rids: Vec<String>,
 }
 
 /// What we need of an answer.
@@ -126,10 +138,9 @@ fn offer_media(sdp: &mut String, local: &Local, media: &OfferMedia, mid: &str) {
         "m={kind} 9 UDP/TLS/RTP/SAVPF {formats}\r\nc=IN IP4 0.0.0.0\r\n"
     );
     offer_transport(sdp, local, mid);
-    sdp.push_str(if media.send.is_some() {
-        "a=sendonly\r\n"
-    } else {
-        "a=recvonly\r\n"
+    sdp.push_str(match media.direction {
+        OfferDirection::Receive => "a=recvonly\r\n",
+        OfferDirection::Send(..) | OfferDirection::Simulcast(_) => "a=sendonly\r\n",
     });
     sdp.push_str("a=rtcp-mux\r\na=rtcp-rsize\r\n");
     for (id, kind) in EXTENSIONS {
@@ -168,15 +179,26 @@ fn offer_media(sdp: &mut String, local: &Local, media: &OfferMedia, mid: &str) {
             );
         }
     }
-    if let Some((ssrc, rtx)) = media.send {
-        let _ = write!(sdp, "a=msid:- send-{mid}\r\n");
-        if !audio {
-            let _ = write!(sdp, "a=ssrc-group:FID {ssrc} {rtx}\r\n");
+    match &media.direction {
+        OfferDirection::Receive => {}
+        OfferDirection::Send(ssrc, rtx) => {
+            let _ = write!(sdp, "a=msid:- send-{mid}\r\n");
+            if !audio {
+                let _ = write!(sdp, "a=ssrc-group:FID {ssrc} {rtx}\r\n");
+            }
+            // The first is the one that carries media, as browsers have it and some stacks need it.
+            let _ = write!(sdp, "a=ssrc:{ssrc} cname:load\r\n");
+            if !audio {
+                let _ = write!(sdp, "a=ssrc:{rtx} cname:load\r\n");
+            }
         }
-        // The first is the one that carries media, as browsers have it and some stacks need it.
-        let _ = write!(sdp, "a=ssrc:{ssrc} cname:load\r\n");
-        if !audio {
-            let _ = write!(sdp, "a=ssrc:{rtx} cname:load\r\n");
+        OfferDirection::Simulcast(rids) => {
+            let _ = write!(sdp, "a=msid:- send-{mid}\r\n");
+            for rid in rids {
+                let _ = write!(sdp, "a=rid:{rid} send\r\n");
+            }
+            // RFC 8853 §5.1.
+            let _ = write!(sdp, "a=simulcast:send {}\r\n", rids.join(";"));
         }
     }
 }
@@ -332,6 +354,17 @@ fn media_line(
                 extensions.set(id, kind);
             }
         }
+        "simulcast" => {
+            // RFC 8853 §5.1: alternatives are set apart by commas, "~" marks what is paused.
+            let rids = value.strip_prefix("recv ").unwrap_or_default();
+            let rids = rids.split(' ').next().unwrap_or_default();
+            let first = |r: &str| {
+                let rid = r.split(',').next().unwrap_or_default();
+                rid.trim_start_matches('~').to_owned()
+            };
+            let rids = rids.split(';').map(first);
+            media.rids = rids.filter(|r| !r.is_empty()).collect();
+        }
         "ssrc-group" => {
             let mut fields = value.split(' ');
             if fields.next() == Some("FID") {
@@ -390,6 +423,31 @@ mod tests {
             (video.ssrc, video.rtx_ssrc, video.rtx_pt),
             (Some(7), Some(8), Some(97))
         );
+    }
+
+    #[test]
+    fn simulcast_is_offered_and_its_answer_read() {
+        let local = Local {
+            ufrag: "u".into(),
+            pwd: "p".into(),
+            fingerprint: [0; 32],
+        };
+        let media = OfferMedia {
+            codec: Codec::Vp8,
+            direction: OfferDirection::Simulcast(vec!["q", "h", "f"]),
+        };
+        let sdp = offer(&local, &[media], false, 1);
+        assert!(sdp.contains("a=rid:h send\r\n") && sdp.contains("a=simulcast:send q;h;f\r\n"));
+        assert!(!sdp.contains("a=ssrc"));
+        for (line, want) in [
+            ("a=simulcast:recv q;~h,x;f", vec!["q", "h", "f"]),
+            ("a=simulcast:recv f", vec!["f"]),
+            ("a=simulcast:send q;h", vec![]),
+        ] {
+            let answer = ANSWER.replace("a=sendonly", &format!("{line}\r\na=sendonly"));
+            let answer = Answer::parse(&answer).unwrap();
+            assert_eq!(answer.media[1].rids, want, "{line}");
+        }
     }
 
     #[test]

@@ -1,47 +1,50 @@
-//! One outgoing stream: encoder, seal, packetizer, RTP, retransmissions, sender reports.
+//! One sending m-line: a source, its encodings, their seals, packets and retransmissions.
 
-use super::Outbox;
-use super::transport::Route;
-use crate::model::{Codec, OpusModel, Packetizer, Payload, Vp8Model};
+use super::keys::Keys;
+use super::rtp::{Link, MAX_PAYLOAD, RtpStream};
+use crate::model::{Codec, OpusModel, OpusParams, Packetizer, Payload, Vp8Model, Vp8Params};
 use sealcast_model::{NtpClock, Time};
-use sealcast_rtp::dd::{
-    DependencyDescriptor, Dti, FrameDependencies, FrameDiffs, MandatoryFields, TemplateStructure,
-};
-use sealcast_rtp::ext::{AbsSendTime, AudioLevel, Form, TransportCc};
+use sealcast_netsim::Rng;
 use sealcast_rtp::rtcp::SenderInfo;
-use sealcast_rtp::{ExtensionKind, ExtensionMap, HeaderFields, HeaderWriter, NtpTime, WriteError};
-use sealcast_sframe::{Sealer, layout};
-use sealcast_srtp::{Outbound, OutboundStream};
+use sealcast_sframe::{KeyError, Kid, Sealer, layout};
+use sealcast_srtp::Outbound;
 use std::time::Duration;
-
-/// Bytes of an RTP payload: with header, extensions, tag, UDP and IPv6 still below 1,280.
-const MAX_PAYLOAD: usize = 1_100;
-
-/// Room for a packet in the outbox: payload, header with every extension, tag.
-const PACKET_ROOM: usize = MAX_PAYLOAD + 160;
-
-/// Packets kept for retransmission: four seconds of a 1.5 Mbit/s stream.
-const HISTORY: usize = 1_024;
 
 /// Retransmissions answered for one NACK.
 const MAX_RESENT: usize = 64;
 
-/// Packets that carry the MID, until the relay knows the SSRC (RFC 8843 §9.3).
-const MID_PACKETS: u64 = 50;
+/// RIDs of a simulcast's encodings, smallest first, as browsers' applications name them.
+const RIDS: [&str; 3] = ["q", "h", "f"];
 
 /// What a sender does.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SenderParams {
     /// Opus audio.
-    Audio(crate::model::OpusParams),
+    Audio(OpusParams),
     /// VP8 video.
-    Video(crate::model::Vp8Params),
+    Video(Vp8Params),
+    /// VP8 video in two or three encodings (RFC 8853), smallest first. Where the relay does not
+    /// take that, the largest is sent alone. Their rates of frames are that of the largest.
+    Simulcast(Vec<Vp8Params>),
+}
+
+impl SenderParams {
+    /// Its codec.
+    #[must_use]
+    pub fn codec(&self) -> Codec {
+        match self {
+            SenderParams::Audio(_) => Codec::Opus,
+            SenderParams::Video(_) | SenderParams::Simulcast(_) => Codec::Vp8,
+        }
+    }
 }
 
 /// What a sender did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SendStats {
-    /// Frames sent.
+    /// Pictures, or audio frames, that were sent in one encoding or more.
+    pub pictures: u64,
+    /// Frames sent, in all encodings.
     pub frames: u64,
     /// Key frames among them.
     pub key_frames: u64,
@@ -55,21 +58,12 @@ pub struct SendStats {
     pub nacked: u64,
     /// Key-frame requests received.
     pub key_requests: u64,
+    /// Encodings that the relay asked to stop or to go on with.
+    pub switches: u64,
     /// How late frames were generated, summed up.
     pub lag: Duration,
     /// How late the latest frame was generated.
     pub worst_lag: Duration,
-}
-
-/// What a stream needs of its peer to send.
-pub(super) struct Link<'a> {
-    pub(super) now: Time,
-    pub(super) route: Route,
-    pub(super) srtp: &'a mut Outbound,
-    pub(super) extensions: &'a ExtensionMap,
-    /// The transport-wide sequence number.
-    pub(super) transport_seq: &'a mut u16,
-    pub(super) out: &'a mut Outbox,
 }
 
 enum Encoder {
@@ -77,144 +71,181 @@ enum Encoder {
     Vp8(Vp8Model),
 }
 
-/// A stream from encoder to SRTP.
-pub(super) struct Sender {
-    codec: Codec,
-    stream: u64,
+/// One encoding of a source, from encoder to RTP.
+struct Encoding {
+    /// Its name in its frames.
+    name: u64,
     encoder: Encoder,
+    /// Where frames are sealed; of its epoch and leaf the sealer knows better.
+    kid: Option<Kid>,
     sealer: Option<Sealer>,
     packetizer: Packetizer,
-    /// When the next frame is due; `None` while not sending.
-    due: Option<Time>,
-    frame: Vec<u8>,
-    sealed: Vec<u8>,
-    scratch: Vec<u8>,
-    packets: Packets,
+    rtp: RtpStream,
+    /// Negotiated, and wanted by the relay.
+    active: bool,
 }
 
-/// The RTP half of a sender.
-struct Packets {
-    mid: String,
-    ssrc: u32,
-    rtx_ssrc: u32,
-    pt: u8,
-    rtx_pt: Option<u8>,
-    /// Made with the SRTP keys.
-    streams: Option<(OutboundStream, OutboundStream)>,
-    seq: u16,
-    rtx_seq: u16,
-    history: Vec<Kept>,
-    structure: Option<Box<TemplateStructure>>,
-    frame_number: u16,
-    last_timestamp: u32,
-    last_due: Time,
+/// An m-line that sends.
+pub(super) struct Sender {
+    codec: Codec,
+    /// When the next frame is due; `None` while not sending.
+    due: Option<Time>,
+    interval: Duration,
+    /// Of the next picture.
+    number: u64,
+    encodings: Vec<Encoding>,
+    buffers: Buffers,
     stats: SendStats,
 }
 
-/// A packet for retransmission.
+/// Used again for each frame.
 #[derive(Default)]
-struct Kept {
-    fields: HeaderFields,
-    payload: Vec<u8>,
-}
-
-/// A packet's header extensions beside those of every packet.
-#[derive(Clone, Copy, Default)]
-struct FrameExtensions {
-    audio_level: Option<AudioLevel>,
-    dd: [u8; 16],
-    dd_len: usize,
+struct Buffers {
+    frame: Vec<u8>,
+    sealed: Vec<u8>,
+    packet: Vec<u8>,
 }
 
 impl Sender {
     /// A sender that is idle until [`Sender::start`].
     pub(super) fn new(
-        params: SenderParams,
-        mid: String,
-        (ssrc, rtx_ssrc): (u32, u32),
-        sealer: Option<Sealer>,
-        stream: u64,
-        seed: u64,
-    ) -> Sender {
-        let (codec, encoder, structure) = match params {
-            SenderParams::Audio(p) => (
-                Codec::Opus,
-                Encoder::Opus(OpusModel::new(p, stream, seed)),
-                None,
-            ),
-            SenderParams::Video(p) => (
-                Codec::Vp8,
-                Encoder::Vp8(Vp8Model::new(p, stream, seed)),
-                one_layer(p.width, p.height).ok().map(Box::new),
-            ),
+        params: &SenderParams,
+        mid: &str,
+        keys: Option<&mut Keys>,
+        rng: &mut Rng,
+    ) -> Result<Sender, KeyError> {
+        let codec = params.codec();
+        let mut maker = Maker { mid, keys, rng };
+        let encodings = match params {
+            SenderParams::Audio(p) => vec![maker.audio(*p)?],
+            SenderParams::Video(p) => vec![maker.video(*p, None)?],
+            SenderParams::Simulcast(all) => {
+                let fps = all.last().map_or(30, |p| p.fps);
+                let rids = RIDS.iter().skip(RIDS.len().saturating_sub(all.len()));
+                all.iter()
+                    .zip(rids)
+                    .map(|(p, rid)| maker.video(Vp8Params { fps, ..*p }, Some(rid)))
+                    .collect::<Result<_, _>>()?
+            }
         };
-        Sender {
+        let interval = encodings.first().map(|e| match &e.encoder {
+            Encoder::Opus(model) => model.interval(),
+            Encoder::Vp8(model) => model.interval(),
+        });
+        Ok(Sender {
             codec,
-            stream,
-            encoder,
-            sealer,
-            packetizer: Packetizer::new(codec, MAX_PAYLOAD, seed as u16),
             due: None,
-            frame: Vec::new(),
-            sealed: Vec::new(),
-            scratch: Vec::new(),
-            packets: Packets {
-                mid,
-                ssrc,
-                rtx_ssrc,
-                pt: 0,
-                rtx_pt: None,
-                streams: None,
-                // RFC 3711 §3.3.1: starting low keeps both sides in the first cycle.
-                seq: (seed >> 16) as u16 & 0x3fff,
-                rtx_seq: (seed >> 32) as u16 & 0x3fff,
-                history: Vec::new(),
-                structure,
-                frame_number: 0,
-                last_timestamp: 0,
-                last_due: Time::ZERO,
-                stats: SendStats::default(),
-            },
-        }
+            interval: interval.unwrap_or(Duration::from_secs(1)),
+            number: 0,
+            encodings,
+            buffers: Buffers::default(),
+            stats: SendStats::default(),
+        })
     }
 
     pub(super) fn codec(&self) -> Codec {
         self.codec
     }
 
+    /// SSRC of the first encoding.
     pub(super) fn ssrc(&self) -> u32 {
-        self.packets.ssrc
+        self.encodings.first().map_or(0, |e| e.rtp.ssrc)
     }
 
-    pub(super) fn ssrcs(&self) -> (u32, u32) {
-        (self.packets.ssrc, self.packets.rtx_ssrc)
+    /// SSRC and that of retransmissions, of a sender that has one encoding.
+    pub(super) fn ssrcs(&self) -> Option<(u32, u32)> {
+        match &self.encodings[..] {
+            [only] => Some((only.rtp.ssrc, only.rtp.rtx_ssrc)),
+            _ => None,
+        }
+    }
+
+    /// RIDs of a simulcast.
+    pub(super) fn rids(&self) -> Vec<&'static str> {
+        self.encodings.iter().filter_map(|e| e.rtp.rid).collect()
     }
 
     pub(super) fn stats(&self) -> SendStats {
-        self.packets.stats
+        let mut stats = self.stats;
+        for encoding in &self.encodings {
+            let rtp = encoding.rtp.stats();
+            stats.packets += rtp.packets;
+            stats.octets += rtp.octets;
+            stats.retransmitted += rtp.retransmitted;
+        }
+        stats
     }
 
-    /// The name of its stream in its frames.
-    pub(super) fn stream(&self) -> u64 {
-        self.stream
+    /// The names of its encodings in their frames.
+    pub(super) fn streams(&self) -> impl Iterator<Item = u64> {
+        self.encodings.iter().map(|e| e.name)
     }
 
     /// What the relay must be told of the seal (PROTOCOL.md §7.2).
-    pub(super) fn seal_context(&self) -> Option<u64> {
-        self.sealer.as_ref().map(|s| s.kid().context())
+    pub(super) fn seal_contexts(&self) -> impl Iterator<Item = u64> {
+        self.encodings
+            .iter()
+            .filter_map(|e| e.kid.map(Kid::context))
     }
 
-    /// The negotiated payload types.
-    pub(super) fn set_payload_types(&mut self, pt: u8, rtx_pt: Option<u8>) {
-        self.packets.pt = pt;
-        self.packets.rtx_pt = rtx_pt;
+    /// Takes what was negotiated: payload types, and which encodings of a simulcast.
+    pub(super) fn negotiated(&mut self, pt: u8, rtx_pt: Option<u8>, rids: &[String]) {
+        let last = self.encodings.len().saturating_sub(1);
+        for (n, encoding) in self.encodings.iter_mut().enumerate() {
+            encoding.rtp.pt = pt;
+            encoding.rtp.rtx_pt = rtx_pt;
+            let rid = encoding.rtp.rid;
+            encoding.active = if rids.is_empty() {
+                n == last
+            } else {
+                rid.is_some_and(|rid| rids.iter().any(|r| r == rid))
+            };
+            if rids.is_empty() {
+                encoding.rtp.rid = None;
+            }
+        }
     }
 
-    /// Keys are there. Frames that were due before are left out.
+    /// The relay says which encodings anybody gets, in the offer's order. One that starts again
+    /// starts with a key frame.
+    pub(super) fn set_active(&mut self, active: &[bool]) {
+        for (encoding, active) in self.encodings.iter_mut().zip(active) {
+            if encoding.rtp.rid.is_some() && encoding.active != *active {
+                encoding.active = *active;
+                self.stats.switches += 1;
+                encoding.request_key_frame();
+            }
+        }
+    }
+
+    /// Seals with the keys of this epoch from the next frame on.
+    pub(super) fn rekey(&mut self, keys: &Keys, epoch: u64) -> Result<(), KeyError> {
+        for encoding in &mut self.encodings {
+            if let Some(kid) = encoding.kid {
+                let sealer = keys.sealer(kid, Some(epoch))?;
+                // The same key again would begin with the same nonces again.
+                let same = |s: &Sealer| sealer.as_ref().is_some_and(|new| new.kid() == s.kid());
+                if !encoding.sealer.as_ref().is_some_and(same) {
+                    encoding.sealer = sealer;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// There are no keys: nothing is sent.
+    pub(super) fn forget_keys(&mut self) {
+        for encoding in &mut self.encodings {
+            encoding.sealer = None;
+        }
+    }
+
+    /// SRTP keys are there. Frames that were due before are left out.
     pub(super) fn connect(&mut self, now: Time, srtp: &mut Outbound) {
         self.due = self.due.map(|due| due.max(now));
-        let (ssrc, rtx) = self.ssrcs();
-        self.packets.streams = srtp.stream(ssrc).ok().zip(srtp.stream(rtx).ok());
+        for encoding in &mut self.encodings {
+            encoding.rtp.connect(srtp);
+        }
     }
 
     /// Sends the first frame at `first`, the others on schedule.
@@ -231,10 +262,11 @@ impl Sender {
         self.due.unwrap_or(Time::NEVER)
     }
 
-    pub(super) fn on_key_request(&mut self) {
-        self.packets.stats.key_requests += 1;
-        if let Encoder::Vp8(model) = &mut self.encoder {
-            model.request_key_frame();
+    /// Somebody needs a key frame of the encoding with this SSRC.
+    pub(super) fn on_key_request(&mut self, ssrc: u32) {
+        for encoding in self.encodings.iter_mut().filter(|e| e.rtp.ssrc == ssrc) {
+            self.stats.key_requests += 1;
+            encoding.request_key_frame();
         }
     }
 
@@ -242,299 +274,162 @@ impl Sender {
     /// generator that runs late shows as latency, not as a lower rate.
     pub(super) fn handle_timeout(&mut self, link: &mut Link<'_>) {
         while let Some(due) = self.due.filter(|due| *due <= link.now) {
-            let (interval, payload) = match &mut self.encoder {
-                Encoder::Opus(model) => (model.interval(), model.encode(due, &mut self.frame)),
-                Encoder::Vp8(model) => (model.interval(), Some(model.encode(due, &mut self.frame))),
-            };
-            self.due = Some(due + interval);
-            if let Some(payload) = payload {
-                self.send_frame(link, due, payload);
+            self.due = Some(due + self.interval);
+            let Sender {
+                codec,
+                number,
+                encodings,
+                buffers,
+                stats,
+                ..
+            } = self;
+            let mut sent = false;
+            for encoding in encodings.iter_mut().filter(|e| e.can_send()) {
+                let payload = match &mut encoding.encoder {
+                    Encoder::Opus(model) => model.encode(due, &mut buffers.frame),
+                    Encoder::Vp8(model) => Some(model.encode(due, *number, &mut buffers.frame)),
+                };
+                if let Some(payload) = payload
+                    && encoding.send(*codec, link, due, &payload, buffers)
+                {
+                    sent = true;
+                    stats.frames += 1;
+                    stats.key_frames += u64::from(payload.key);
+                }
+            }
+            if sent {
+                *number += 1;
+                stats.pictures += 1;
+                let lag = link.now.saturating_since(due);
+                stats.lag += lag;
+                stats.worst_lag = stats.worst_lag.max(lag);
             }
         }
     }
 
-    fn send_frame(&mut self, link: &mut Link<'_>, due: Time, payload: Payload) {
-        let Sender {
-            codec,
-            sealer,
-            packetizer,
+    /// Answers a NACK for the encoding with this SSRC.
+    pub(super) fn on_nack(
+        &mut self,
+        link: &mut Link<'_>,
+        ssrc: u32,
+        seqs: impl Iterator<Item = u16>,
+    ) {
+        let Some(encoding) = self.encodings.iter_mut().find(|e| e.rtp.ssrc == ssrc) else {
+            return;
+        };
+        for (n, seq) in seqs.enumerate() {
+            self.stats.nacked += 1;
+            if n < MAX_RESENT {
+                encoding.rtp.resend(link, seq);
+            }
+        }
+    }
+
+    /// The sender's part of reports, for each encoding that has sent.
+    pub(super) fn reports(&self, now: Time, clock: &NtpClock) -> impl Iterator<Item = SenderInfo> {
+        let (ntp, rate) = (clock.at(now), self.codec.clock_rate());
+        self.encodings
+            .iter()
+            .filter_map(move |e| e.rtp.report(now, ntp, rate))
+    }
+}
+
+impl Encoding {
+    /// Negotiated, wanted, and with a key if it needs one.
+    fn can_send(&self) -> bool {
+        self.active && (self.kid.is_none() || self.sealer.is_some())
+    }
+
+    fn request_key_frame(&mut self) {
+        if let Encoder::Vp8(model) = &mut self.encoder {
+            model.request_key_frame();
+        }
+    }
+
+    /// Seals and sends a frame; false if it could not be sealed.
+    fn send(
+        &mut self,
+        codec: Codec,
+        link: &mut Link<'_>,
+        due: Time,
+        payload: &Payload,
+        buffers: &mut Buffers,
+    ) -> bool {
+        let Buffers {
             frame,
             sealed,
-            scratch,
-            packets,
-            ..
-        } = self;
-        let frame: &[u8] = match sealer {
+            packet,
+        } = buffers;
+        let frame: &[u8] = match &mut self.sealer {
             None => frame,
             Some(sealer) => match layout::seal(codec.layout(), sealer, frame, sealed) {
                 Ok(()) => sealed,
                 Err(e) => {
                     // The key is used up: a scenario that runs this long must renew it.
                     tracing::warn!(error = %e, "frame not sealed");
-                    return;
+                    return false;
                 }
             },
         };
-        packets.begin_frame(link.now, due, &payload);
+        let rtp = &mut self.rtp;
+        rtp.begin_frame(due, payload);
         let mut first = true;
-        packetizer.packetize(frame, scratch, |data, last| {
-            let extensions = packets.frame_extensions(&payload, first, last);
-            packets.send(link, &payload, last, &extensions, data);
+        self.packetizer.packetize(frame, packet, |data, last| {
+            let extensions = rtp.frame_extensions(payload, first, last);
+            rtp.send(link, payload, last, &extensions, data);
             first = false;
         });
-    }
-
-    /// Answers a NACK.
-    pub(super) fn on_nack(&mut self, link: &mut Link<'_>, seqs: impl Iterator<Item = u16>) {
-        for (n, seq) in seqs.enumerate() {
-            self.packets.stats.nacked += 1;
-            if n < MAX_RESENT {
-                self.packets.resend(link, seq);
-            }
-        }
-    }
-
-    /// The sender's part of a report, once something was sent.
-    pub(super) fn report(&self, now: Time, clock: &NtpClock) -> Option<SenderInfo> {
-        let p = &self.packets;
-        let elapsed = now.saturating_since(p.last_due);
-        let ticks = elapsed.as_micros() * u128::from(self.codec.clock_rate()) / 1_000_000;
-        (p.stats.packets > 0).then(|| SenderInfo {
-            ssrc: p.ssrc,
-            ntp: NtpTime(clock.at(now)),
-            rtp_timestamp: p.last_timestamp.wrapping_add(ticks as u32),
-            packet_count: p.stats.packets as u32,
-            octet_count: p.stats.octets as u32,
-        })
+        true
     }
 }
 
-impl Packets {
-    fn begin_frame(&mut self, now: Time, due: Time, payload: &Payload) {
-        let lag = now.saturating_since(due);
-        self.stats.frames += 1;
-        self.stats.key_frames += u64::from(payload.key);
-        self.stats.lag += lag;
-        self.stats.worst_lag = self.stats.worst_lag.max(lag);
-        self.last_timestamp = payload.timestamp;
-        self.last_due = due;
-        self.frame_number = self.frame_number.wrapping_add(1);
+/// Makes encodings, each with random numbers of its own.
+struct Maker<'a> {
+    mid: &'a str,
+    keys: Option<&'a mut Keys>,
+    rng: &'a mut Rng,
+}
+
+impl Maker<'_> {
+    fn audio(&mut self, params: OpusParams) -> Result<Encoding, KeyError> {
+        let encoder = |name, seed| Encoder::Opus(OpusModel::new(params, name, seed));
+        self.encoding(Codec::Opus, None, None, encoder)
     }
 
-    fn frame_extensions(&self, payload: &Payload, first: bool, last: bool) -> FrameExtensions {
-        let mut extensions = FrameExtensions {
-            audio_level: payload
-                .audio_level
-                .map(|(voice_activity, minus_dbov)| AudioLevel {
-                    voice_activity,
-                    minus_dbov,
-                }),
-            ..FrameExtensions::default()
-        };
-        if let Some(structure) = &self.structure {
-            let template_id = u8::from(!payload.key);
-            let descriptor = DependencyDescriptor {
-                mandatory: MandatoryFields {
-                    start_of_frame: first,
-                    end_of_frame: last,
-                    template_id,
-                    frame_number: self.frame_number,
-                },
-                frame: structure.template(template_id).copied().unwrap_or_default(),
-                active_decode_targets: None,
-                has_structure: payload.key && first,
-            };
-            // One that does not fit the one-byte form is left out, as an encoder would.
-            extensions.dd_len = descriptor
-                .write(structure, &mut extensions.dd)
-                .unwrap_or_default();
-        }
-        extensions
-    }
-
-    /// Sends a new packet and keeps it.
-    fn send(
+    fn video(
         &mut self,
-        link: &mut Link<'_>,
-        payload: &Payload,
-        marker: bool,
-        extensions: &FrameExtensions,
-        data: &[u8],
-    ) {
-        let fields = HeaderFields {
-            marker,
-            has_padding: false,
-            payload_type: self.pt,
-            sequence_number: self.seq,
-            timestamp: payload.timestamp,
-            ssrc: self.ssrc,
+        params: Vp8Params,
+        rid: Option<&'static str>,
+    ) -> Result<Encoding, KeyError> {
+        let size = Some((params.width, params.height));
+        let encoder = |name, seed| Encoder::Vp8(Vp8Model::new(params, name, seed));
+        self.encoding(Codec::Vp8, rid, size, encoder)
+    }
+
+    fn encoding(
+        &mut self,
+        codec: Codec,
+        rid: Option<&'static str>,
+        size: Option<(u16, u16)>,
+        encoder: impl FnOnce(u64, u64) -> Encoder,
+    ) -> Result<Encoding, KeyError> {
+        let rng = &mut *self.rng;
+        let kid = self.keys.as_mut().map(|keys| keys.new_kid(rng));
+        let sealer = match (&self.keys, kid) {
+            // Of a group's epoch nothing is known yet.
+            (Some(keys), Some(kid)) => keys.sealer(kid, None)?,
+            _ => None,
         };
-        self.keep(fields, data);
-        let with_mid = self.stats.packets < MID_PACKETS;
-        self.seq = self.seq.wrapping_add(1);
-        self.stats.packets += 1;
-        self.stats.octets += data.len() as u64;
-        let mid = with_mid.then_some(self.mid.as_str());
-        if let Some((stream, _)) = &mut self.streams {
-            put(link, stream, &fields, extensions, mid, data);
-        }
-    }
-
-    fn keep(&mut self, fields: HeaderFields, data: &[u8]) {
-        if self.rtx_pt.is_none() {
-            return;
-        }
-        if self.history.is_empty() {
-            self.history.resize_with(HISTORY, Kept::default);
-        }
-        let place = usize::from(fields.sequence_number) % HISTORY;
-        if let Some(kept) = self.history.get_mut(place) {
-            kept.fields = fields;
-            kept.payload.clear();
-            // RFC 4588 §4: the original sequence number precedes the payload.
-            kept.payload
-                .extend_from_slice(&fields.sequence_number.to_be_bytes());
-            kept.payload.extend_from_slice(data);
-        }
-    }
-
-    /// Sends a kept packet again as RTX.
-    fn resend(&mut self, link: &mut Link<'_>, seq: u16) {
-        let kept = self.history.get(usize::from(seq) % HISTORY);
-        let Some(kept) = kept.filter(|k| k.fields.sequence_number == seq && !k.payload.is_empty())
-        else {
-            return;
-        };
-        let (Some(rtx_pt), Some((_, stream))) = (self.rtx_pt, &mut self.streams) else {
-            return;
-        };
-        let fields = HeaderFields {
-            payload_type: rtx_pt,
-            sequence_number: self.rtx_seq,
-            ssrc: self.rtx_ssrc,
-            ..kept.fields
-        };
-        self.rtx_seq = self.rtx_seq.wrapping_add(1);
-        self.stats.retransmitted += 1;
-        let mid = Some(self.mid.as_str());
-        put(
-            link,
-            stream,
-            &fields,
-            &FrameExtensions::default(),
-            mid,
-            &kept.payload,
-        );
-    }
-}
-
-/// Writes a packet into the outbox.
-fn put(
-    link: &mut Link<'_>,
-    stream: &mut OutboundStream,
-    fields: &HeaderFields,
-    extensions: &FrameExtensions,
-    mid: Option<&str>,
-    data: &[u8],
-) {
-    let Link {
-        now,
-        route,
-        srtp,
-        extensions: map,
-        transport_seq,
-        out,
-    } = link;
-    let seq = **transport_seq;
-    let written = out.push_with(*route, PACKET_ROOM, |buf| {
-        let header = write_header(buf, fields, extensions, map, *now, seq, mid).ok()?;
-        srtp.seal_rtp_after(stream, header, data, buf).ok()
-    });
-    if written && map.id(ExtensionKind::TransportCc).is_some() {
-        **transport_seq = seq.wrapping_add(1);
-    }
-}
-
-fn write_header(
-    buf: &mut [u8],
-    fields: &HeaderFields,
-    extensions: &FrameExtensions,
-    map: &ExtensionMap,
-    now: Time,
-    transport_seq: u16,
-    mid: Option<&str>,
-) -> Result<usize, WriteError> {
-    let mut header = HeaderWriter::new(buf, fields, Form::OneByte)?;
-    if let Some(id) = map.id(ExtensionKind::AbsSendTime) {
-        header.push(id, &AbsSendTime::from_micros(now.as_micros()).to_bytes())?;
-    }
-    if let Some(id) = map.id(ExtensionKind::TransportCc) {
-        header.push(id, &TransportCc(transport_seq).to_bytes())?;
-    }
-    if let (Some(id), Some(mid)) = (map.id(ExtensionKind::Mid), mid) {
-        header.push(id, mid.as_bytes())?;
-    }
-    if let (Some(id), Some(level)) = (map.id(ExtensionKind::AudioLevel), extensions.audio_level) {
-        header.push(id, &level.to_bytes())?;
-    }
-    let dd = extensions.dd.get(..extensions.dd_len).unwrap_or_default();
-    if let (Some(id), false) = (map.id(ExtensionKind::DependencyDescriptor), dd.is_empty()) {
-        header.push(id, dd)?;
-    }
-    header.finish()
-}
-
-/// One layer: a template for key frames, and one for frames that refer to the one before.
-fn one_layer(width: u16, height: u16) -> Result<TemplateStructure, WriteError> {
-    let key = FrameDependencies {
-        dtis: [Dti::Switch].into_iter().collect(),
-        ..FrameDependencies::default()
-    };
-    let mut delta = key;
-    let mut diffs = FrameDiffs::default();
-    diffs.push(1);
-    delta.frame_diffs = diffs;
-    delta.chain_diffs[0] = 1;
-    TemplateStructure::new(
-        0,
-        1,
-        1,
-        &[0],
-        &[key, delta],
-        Some(&[(width.max(1), height.max(1))]),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use sealcast_rtp::dd::DescriptorReader;
-
-    #[test]
-    fn descriptors_fit_and_are_read_back() {
-        let params = SenderParams::Video(crate::model::Vp8Params::default());
-        let mut sender = Sender::new(params, "0".into(), (1, 2), None, 3, 4);
-        let mut reader = DescriptorReader::new();
-        for (number, key, first, last) in [
-            (1, true, true, false),
-            (1, true, false, true),
-            (2, false, true, true),
-        ] {
-            let payload = Payload {
-                timestamp: 0,
-                key,
-                audio_level: None,
-            };
-            if first {
-                sender.packets.begin_frame(Time::ZERO, Time::ZERO, &payload);
-            }
-            let ext = sender.packets.frame_extensions(&payload, first, last);
-            assert!((3..=16).contains(&ext.dd_len));
-            let read = reader.read(&ext.dd[..ext.dd_len]).unwrap();
-            assert_eq!(read.mandatory.frame_number, number);
-            assert_eq!(read.has_structure, key && first);
-            assert_eq!(read.frame.frame_diffs.as_slice().is_empty(), key);
-        }
-        assert_eq!(reader.structure().unwrap().resolution(0), Some((640, 360)));
+        let ssrcs = (rng.next_u64() as u32, rng.next_u64() as u32);
+        let (name, seed) = (rng.next_u64(), rng.next_u64());
+        Ok(Encoding {
+            name,
+            encoder: encoder(name, seed),
+            kid,
+            sealer,
+            packetizer: Packetizer::new(codec, MAX_PAYLOAD, seed as u16),
+            rtp: RtpStream::new(self.mid.to_owned(), rid, ssrcs, size, seed),
+            active: true,
+        })
     }
 }

@@ -78,6 +78,16 @@ pub const SUMMARY: &[(&str, &[&str])] = &[
             "nacks",
             "plis",
             "layer_changes",
+            "pauses",
+        ],
+    ),
+    (
+        "Repair and layers of senders",
+        &[
+            "retransmitted",
+            "key_requests",
+            "key_frames_sent",
+            "encoding_switches",
         ],
     ),
     (
@@ -101,6 +111,18 @@ pub const SUMMARY: &[(&str, &[&str])] = &[
             "silent_slots",
             "srtp_failures",
             "packets_unparsable",
+        ],
+    ),
+    (
+        "Group keys",
+        &[
+            "group.epochs",
+            "frames_without_key",
+            "group.resets",
+            "group.refused",
+            "group.errors",
+            "messages_opened",
+            "messages_unopened",
         ],
     ),
     (
@@ -132,12 +154,14 @@ pub const DISTRIBUTIONS: &[&str] = &[
     "join.dtls",
     "join.first_packet",
     "join.first_frame",
+    "join.keys",
     "join.total",
     "audio.packet_latency",
     "audio.frame_latency",
     "video.packet_latency",
     "video.frame_latency",
     "slot_change",
+    "group.rekey",
 ];
 
 /// Statistics of a distribution in tables.

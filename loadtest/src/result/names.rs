@@ -42,6 +42,7 @@ names! {
         JoinDtls = "join.dtls" "From the working pair until DTLS is done.";
         JoinFirstPacket = "join.first_packet" "From DTLS until the first media packet, for clients that receive.";
         JoinFirstFrame = "join.first_frame" "From the first packet until the first frame that a decoder can show.";
+        JoinKeys = "join.keys" "From joining the room until the client can seal with its group's keys.";
         JoinTotal = "join.total" "From the intended start until the first frame, or until DTLS for clients that receive nothing.";
         AudioPacket = "audio.packet_latency" "From when a frame was due to be sent until its first packet arrived.";
         AudioFrame = "audio.frame_latency" "From when a frame was due to be sent until it was whole, open and right.";
@@ -51,6 +52,7 @@ names! {
         VideoBuffer = "video.jitter_buffer" "What the jitter buffer adds, per frame.";
         Freeze = "freeze" "How long the picture stood still, per freeze.";
         SlotChange = "slot_change" "From asking for another track until its first frame that a decoder can show.";
+        Rekey = "group.rekey" "From when a client enters a new epoch of its group until it seals with that one's keys.";
         SendLag = "generator.send_lag" "How late the generator's timers ran.";
         ReceiveLag = "generator.receive_lag" "How long datagrams lay in the kernel before the generator read them.";
         StartLag = "generator.start_lag" "How late the generator began a join that was due.";
@@ -88,6 +90,7 @@ names! {
         VideoShownMillis = "video.shown_ms" "Viewing time, milliseconds, added up over slots.";
         FramesBroken = "frames_broken" "Frames of which a part never came.";
         SealFailures = "seal_failures" "Frames that arrived whole and whose seal did not open.";
+        KeysUnknown = "frames_without_key" "Frames under keys of the group that the client did not hold, or not yet.";
         ContentFailures = "content_failures" "Frames that opened and differ from what was sent.";
         FramesRepeated = "frames_repeated" "Frames that came twice.";
         Misrouted = "misrouted" "Frames of another room, or of a track that the slot does not show.";
@@ -96,7 +99,15 @@ names! {
         SrtpReplayed = "srtp_replayed" "SRTP packets received twice.";
         Unparsable = "packets_unparsable" "Packets of unknown protocol or SSRC, or malformed.";
         LayerChanges = "layer_changes" "Changes of the encoding that a slot shows, with the track unchanged.";
+        EncodingSwitches = "encoding_switches" "Encodings of a simulcast that the relay asked to stop, or to go on with.";
+        Pauses = "pauses" "Times that the relay said that nothing of a track fits a client's path.";
         SlotChanges = "slot_changes" "Slots set to another track.";
+        Epochs = "group.epochs" "Epochs of groups' keys that clients entered, added up.";
+        GroupResets = "group.resets" "Times that a client had to be added to its group again.";
+        GroupRefused = "group.refused" "Group messages that the relay refused.";
+        GroupErrors = "group.errors" "Group messages that clients refused, and commits that failed.";
+        MessagesOpened = "messages_opened" "Sealed messages of other members that opened.";
+        MessagesUnopened = "messages_unopened" "Sealed messages that did not: of an epoch before the client's own first, or altered.";
         DatagramsSent = "datagrams_sent" "Datagrams sent, of any kind.";
         DatagramsReceived = "datagrams_received" "Datagrams received, of any kind.";
         SendCalls = "generator.send_calls" "System calls to send.";

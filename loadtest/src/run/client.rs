@@ -1,59 +1,36 @@
 //! A client's life: token, signalling, media, slots, and leaving when its time has come.
 
-use super::meter::{Meter, Notice};
-use super::registry::Stream;
+use super::group::{Group, MEDIA_SUITE};
+use super::meter::Notice;
+use super::session::{self, ClientError, JOIN_TIMEOUT, MediaSession, failed, stopped};
 use super::{Setup, Worker};
-use crate::driver::{Bind, MediaLoop, PeerId, Signal, SignalError, SignalEvent, TrackInfo};
-use crate::http::{self, HttpError};
+use crate::driver::{PeerId, Signal, SignalError, SignalEvent, SlotRequest, TrackInfo};
+use crate::http;
 use crate::model::Codec;
-use crate::peer::{Answer, AnswerError, PeerConfig, PeerError, Proto, SealConfig, SenderParams};
-use crate::result::{Counter, Hist};
+use crate::peer::{PeerConfig, SealConfig, SealKeys, SenderParams};
+use crate::result::Counter;
+use crate::scenario::KeySource;
 use crate::schedule::{ClientPlan, Stay};
-use crate::tokens::{TokenError, Wanted};
+use crate::tokens::Wanted;
 use sealcast_model::Time;
 use sealcast_netsim::Rng;
-use sealcast_sframe::CipherSuite;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::sync::{oneshot, watch};
-
-/// A client that is not connected after this long has failed to join.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Why a client could not join or stay.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
-    #[error("{0}")]
-    Token(#[from] TokenError),
-    #[error("signalling: {0}")]
-    Connect(#[from] HttpError),
-    #[error("signalling: {0}")]
-    Signal(#[from] SignalError),
-    #[error("{0}")]
-    Answer(#[from] AnswerError),
-    #[error("{0}")]
-    Peer(#[from] PeerError),
-    #[error("media was not connected within {} s", JOIN_TIMEOUT.as_secs())]
-    Timeout,
-    #[error("{0}")]
-    Ended(String),
-    #[error("the media thread has ended")]
-    ThreadGone,
-}
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
 
 /// A client during one stay.
 pub(super) struct Client {
     setup: Arc<Setup>,
-    worker: Arc<Worker>,
+    session: MediaSession,
     plan: Arc<ClientPlan>,
-    /// Names its session to the meter: differs from stay to stay.
-    key: u64,
     slots: Vec<SlotUse>,
     /// Tracks of the room that are not ours, in the order of their publication.
     tracks: Vec<TrackInfo>,
+    /// Where the room has one, and the scenario uses it.
+    group: Option<Group>,
     rng: Rng,
 }
 
@@ -64,6 +41,8 @@ struct SlotUse {
     /// The relay accepted it.
     active: bool,
     track: Option<String>,
+    /// Pixels it is shown at.
+    size: Option<(u16, u16)>,
 }
 
 impl Client {
@@ -77,34 +56,35 @@ impl Client {
         let plan = Arc::new(plan);
         for (nth, stay) in plan.stays.iter().enumerate() {
             let intended = setup.begin + stay.from;
-            tokio::select! {
-                () = setup.sleep_until(intended) => {}
-                () = stopped(&mut stop) => return,
+            if !session::begin(&setup, intended, &mut stop).await {
+                return;
             }
-            let late = setup.clock.now().saturating_since(intended);
-            setup.control().record(Hist::StartLag, late);
             setup.control().add(Counter::JoinStarted, 1);
             let key = plan.id * 1_000 + nth as u64;
             let mut client = Client {
                 setup: Arc::clone(&setup),
-                worker: Arc::clone(&worker),
+                session: MediaSession {
+                    setup: Arc::clone(&setup),
+                    worker: Arc::clone(&worker),
+                    room: plan.room,
+                    key,
+                },
                 plan: Arc::clone(&plan),
-                key,
                 slots: vec![],
                 tracks: vec![],
+                group: None,
                 rng: Rng::new(setup.seed ^ key),
             };
             let mut joined = false;
             let ended = client.stay(stay, intended, &mut joined, &mut stop).await;
-            client.close();
+            client.session.close();
             if let Err(e) = ended {
-                let failure = if joined {
+                let kind = if joined {
                     Counter::SessionLost
                 } else {
                     Counter::JoinFailed
                 };
-                setup.control().add(failure, 1);
-                setup.error(&e.to_string());
+                failed(&setup, kind, &e);
             }
             if *stop.borrow() {
                 return;
@@ -119,10 +99,7 @@ impl Client {
         joined: &mut bool,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), ClientError> {
-        let (notices, mut inbox) = unbounded_channel();
-        let (key, room) = (self.key, self.plan.room);
-        self.worker
-            .with_meter(|m| m.open(key, room, intended, notices));
+        let mut inbox = self.session.open(intended);
         let joining = self.join(&mut inbox);
         let mut signal = tokio::select! {
             signal = tokio::time::timeout(JOIN_TIMEOUT, joining) => {
@@ -132,11 +109,9 @@ impl Client {
             () = stopped(stop) => return Ok(()),
         };
         *joined = true;
-        let key = self.key;
-        self.post(move |media, meter, now| meter.start(now, key, media))?;
+        self.session.start()?;
         let until = stay.until.map(|until| self.setup.begin + until);
-        let lived = self.remain(&mut signal, &mut inbox, until, stop).await;
-        lived?;
+        self.remain(&mut signal, &mut inbox, until, stop).await?;
         // Leaving is not measured; a relay that does not answer has been told.
         let left = tokio::time::timeout(Duration::from_secs(2), signal.leave()).await;
         if let Ok(Err(e)) = left {
@@ -145,36 +120,76 @@ impl Client {
         Ok(())
     }
 
-    /// Everything until media is connected and published.
+    /// Everything until media is connected and published, and there are keys to seal it with.
     async fn join(&mut self, inbox: &mut UnboundedReceiver<Notice>) -> Result<Signal, ClientError> {
         let setup = Arc::clone(&self.setup);
         let (mut signal, local) = self.sign_in().await?;
-        let (peer, offer, streams) = self.add_peer(local).await?;
-        let sdp = signal.offer(&offer).await?;
-        let mut answer = Answer::parse(&sdp)?;
-        if let Some(media) = setup.media_address {
-            answer.via(Proto::Udp, media);
+        let offered = self.session.offer(local, self.peer_config()).await?;
+        if let Some(group) = &mut self.group {
+            group.attach(&self.session, offered.peer)?;
         }
-        let states = self.accept(peer, answer, streams.clone()).await?;
-        let uses = states.into_iter().map(|(mid, codec, active)| SlotUse {
-            mid,
-            audio: codec == Codec::Opus,
-            active,
-            track: None,
-        });
-        self.slots = uses.collect();
-        for (mid, stream) in streams.iter().enumerate() {
-            let context = self.seal_context(peer, mid).await?;
+        let sdp = signal.offer(&offered.sdp).await?;
+        let states = self.session.accept(&offered, &sdp, false).await?;
+        let sizes = &setup.role(&self.plan).sizes;
+        let (mut slots, mut videos) = (vec![], 0);
+        for state in states {
+            let audio = state.codec == Codec::Opus;
+            videos += usize::from(!audio);
+            // The last size is that of all further slots.
+            let size = sizes.get(videos.saturating_sub(1)).or(sizes.last());
+            slots.push(SlotUse {
+                mid: state.mid,
+                audio,
+                active: state.active,
+                track: None,
+                size: size.filter(|_| !audio).copied(),
+            });
+        }
+        self.slots = slots;
+        for (mid, stream) in offered.streams.iter().enumerate() {
+            let contexts = self.seal_contexts(offered.peer, mid).await?;
             let source = self.source(stream.codec);
-            let track = signal.publish(mid, &source, context).await?;
+            let track = signal.publish(mid, &source, &contexts).await?;
             setup.registry.publish(stream, &track);
         }
         self.fill_slots(&mut signal).await?;
-        match inbox.recv().await {
-            Some(Notice::Connected) => Ok(signal),
-            Some(Notice::Ended(why)) => Err(ClientError::Ended(why)),
-            None => Err(ClientError::ThreadGone),
+        self.await_connection(&mut signal, inbox).await?;
+        Ok(signal)
+    }
+
+    /// Takes part in the room until media is connected and there are keys.
+    async fn await_connection(
+        &mut self,
+        signal: &mut Signal,
+        inbox: &mut UnboundedReceiver<Notice>,
+    ) -> Result<(), ClientError> {
+        let mut connected = false;
+        while !connected || self.group.as_ref().is_some_and(|g| !g.ready()) {
+            let group_due = self.group_due();
+            tokio::select! {
+                event = signal.next_event() => self.on_event(signal, event?).await?,
+                done = session::connected(inbox) => {
+                    done?;
+                    connected = true;
+                }
+                () = self.setup.sleep_until(group_due) => self.on_group_due(signal).await?,
+            }
         }
+        Ok(())
+    }
+
+    fn group_due(&self) -> Time {
+        let now = self.setup.clock.now();
+        let group = self.group.as_ref();
+        group.map_or(Time::NEVER, |g| g.poll_timeout(now))
+    }
+
+    async fn on_group_due(&mut self, signal: &mut Signal) -> Result<(), ClientError> {
+        if let Some(group) = &mut self.group {
+            group.handle_timeout(&self.session);
+            group.drive(&self.session, signal).await?;
+        }
+        Ok(())
     }
 
     /// Token, socket, join. Also our address towards the relay.
@@ -186,7 +201,7 @@ impl Client {
         publish.extend(role.video.as_ref().map(|v| v.source.clone()));
         let wanted = Wanted {
             room: setup.room_name(self.plan.room),
-            subject: format!("load-{}", self.plan.id),
+            subject: subject(&self.plan),
             publish,
             subscribe: role.audio_slots + role.video_slots > 0,
             unsealed: false,
@@ -201,6 +216,15 @@ impl Client {
         let mut signal = Signal::over(stream, uri).await?;
         let joined = signal.join(&token).await?;
         self.tracks = joined.tracks;
+        let wanted = setup.scenario.keys != KeySource::Link;
+        if let Some(suite) = joined.group_suite.filter(|_| wanted) {
+            let now = setup.clock.now();
+            let mut group = Group::new(now, suite, &subject(&self.plan), &joined.participant)?;
+            group.drive(&self.session, &mut signal).await?;
+            self.group = Some(group);
+        } else if setup.scenario.keys == KeySource::Group {
+            return Err(ClientError::Ended("the room has no group".to_owned()));
+        }
         Ok((signal, local))
     }
 
@@ -219,12 +243,14 @@ impl Client {
         let mut changes = plan.slot_changes.iter().filter(due).copied().peekable();
         loop {
             let change = changes.peek().map_or(Time::NEVER, |d| setup.begin + *d);
+            let group_due = self.group_due();
             tokio::select! {
                 event = signal.next_event() => self.on_event(signal, event?).await?,
                 () = setup.sleep_until(change) => {
                     changes.next();
                     self.change_slot(signal).await?;
                 }
+                () = setup.sleep_until(group_due) => self.on_group_due(signal).await?,
                 notice = inbox.recv() => match notice {
                     Some(Notice::Ended(why)) => return Err(ClientError::Ended(why)),
                     Some(Notice::Connected) => {}
@@ -260,6 +286,18 @@ impl Client {
                 gone.iter().for_each(|track| self.drop_track(track));
                 self.fill_slots(signal).await?;
             }
+            SignalEvent::Group(message) => {
+                if let Some(group) = &mut self.group {
+                    group.on_group(&self.session, &message);
+                    group.drive(&self.session, signal).await?;
+                }
+            }
+            SignalEvent::Sealed(message) => {
+                if let Some(group) = &mut self.group {
+                    group.on_sealed(&self.session, &message);
+                    group.drive(&self.session, signal).await?;
+                }
+            }
             SignalEvent::MediaClosed(reason) => {
                 return Err(ClientError::Ended(format!("media_closed: {reason}")));
             }
@@ -283,7 +321,7 @@ impl Client {
             if let Some(slot) = self.slots.get_mut(n) {
                 slot.track = None;
             }
-            self.worker.with_meter(|m| m.assign(now, self.key, n, None));
+            self.meter_assign(now, n, None);
         }
     }
 
@@ -353,10 +391,13 @@ impl Client {
         let mut request = vec![];
         for (n, track) in assign {
             let shows = Some(track.clone());
-            self.worker
-                .with_meter(|m| m.assign(now, self.key, *n, shows));
+            self.meter_assign(now, *n, shows);
             if let Some(slot) = self.slots.get(*n) {
-                request.push((slot.mid.clone(), Some(track.clone())));
+                request.push(SlotRequest {
+                    mid: slot.mid.clone(),
+                    track: Some(track.clone()),
+                    size: slot.size,
+                });
             }
         }
         match signal.assign(&request).await {
@@ -364,8 +405,7 @@ impl Client {
             Err(SignalError::Refused { code, .. }) if code == "no_track" => {
                 let now = self.setup.clock.now();
                 for n in assign.keys() {
-                    self.worker
-                        .with_meter(|m| m.assign(now, self.key, *n, None));
+                    self.meter_assign(now, *n, None);
                     if let Some(slot) = self.slots.get_mut(*n) {
                         slot.track = None;
                     }
@@ -382,95 +422,41 @@ impl Client {
         }
     }
 
-    async fn add_peer(
-        &self,
-        local: SocketAddr,
-    ) -> Result<(PeerId, String, Vec<Arc<Stream>>), ClientError> {
-        let setup = &self.setup;
-        let role = setup.role(&self.plan);
+    fn meter_assign(&self, now: Time, slot: usize, track: Option<String>) {
+        let key = self.session.key;
+        let worker = &self.session.worker;
+        worker.with_meter(|m| m.assign(now, key, slot, track));
+    }
+
+    fn peer_config(&self) -> PeerConfig {
+        let role = self.setup.role(&self.plan);
         let mut send: Vec<SenderParams> = vec![];
         send.extend(role.audio.as_ref().map(|a| SenderParams::Audio(a.params())));
-        send.extend(role.video.as_ref().map(|v| SenderParams::Video(v.params())));
-        let config = PeerConfig {
+        send.extend(role.video.as_ref().map(|v| v.sender()));
+        let keys = if self.group.is_some() {
+            SealKeys::Group
+        } else {
+            SealKeys::Link(self.setup.room_key(self.plan.room))
+        };
+        PeerConfig {
             send,
             audio_slots: role.audio_slots as usize,
             video_slots: role.video_slots as usize,
             data: true,
             seal: Some(SealConfig {
-                suite: CipherSuite::Aes256GcmSha512,
-                base_key: setup.room_key(self.plan.room),
+                suite: MEDIA_SUITE,
+                keys,
             }),
             locals: vec![],
-            seed: Rng::new(setup.seed ^ self.key.wrapping_mul(0x2545_f491_4f6c_dd1d)).next_u64(),
-        };
-        let codecs: Vec<Codec> = config
-            .send
-            .iter()
-            .map(|s| match s {
-                SenderParams::Audio(_) => Codec::Opus,
-                SenderParams::Video(_) => Codec::Vp8,
-            })
-            .collect();
-        let bind = Bind {
-            proto: Proto::Udp,
-            addr: SocketAddr::new(local.ip(), 0),
-        };
-        let (key, worker) = (self.key, Arc::clone(&self.worker));
-        let impairment = setup.impairment;
-        let added = self.call(move |media, _, _| {
-            let sink = Box::new(move |now, event| worker.on_event(now, key, event));
-            let (peer, offer) = media.add(bind, config, sink)?;
-            if let Some(links) = impairment {
-                media.impair(peer, links.up, links.down, key);
-            }
-            let names = media.with(peer, |_, peer, _| {
-                (0..codecs.len())
-                    .filter_map(|n| peer.stream(n))
-                    .zip(codecs)
-                    .collect::<Vec<_>>()
-            });
-            Ok::<_, PeerError>((peer, offer, names.unwrap_or_default()))
-        });
-        let (peer, offer, names) = added.await??;
-        let room = self.plan.room;
-        let streams = names
-            .into_iter()
-            .map(|(name, codec)| setup.registry.add(name, room, codec));
-        Ok((peer, offer, streams.collect()))
+            seed: 0,
+        }
     }
 
-    /// MIDs of the slots with their codec, and whether the relay accepted them.
-    async fn accept(
-        &self,
-        peer: PeerId,
-        answer: Answer,
-        streams: Vec<Arc<Stream>>,
-    ) -> Result<Vec<(String, Codec, bool)>, ClientError> {
-        let key = self.key;
-        let sending = self.setup.scenario.sends();
-        let accepted = self.call(move |media, meter, now| {
-            let slots = media.with(peer, |_, p, _| p.slots().len()).unwrap_or(0);
-            meter.accept(now, key, peer, streams, slots);
-            if slots == 0 || !sending {
-                meter.awaits_no_media(key);
-            }
-            media.accept(peer, &answer)?;
-            let states = media
-                .with(peer, |_, p, _| p.slots().to_vec())
-                .unwrap_or_default();
-            Ok::<_, PeerError>(states)
-        });
-        let states = accepted.await??;
-        Ok(states
-            .into_iter()
-            .map(|s| (s.mid, s.codec, s.active))
-            .collect())
-    }
-
-    async fn seal_context(&self, peer: PeerId, sender: usize) -> Result<Option<u64>, ClientError> {
-        let context = self
-            .call(move |media, _, _| media.with(peer, |_, p, _| p.seal_context(sender)).flatten());
-        context.await
+    async fn seal_contexts(&self, peer: PeerId, sender: usize) -> Result<Vec<u64>, ClientError> {
+        let contexts = self
+            .session
+            .call(move |media, _, _| media.with(peer, |_, p, _| p.seal_contexts(sender)));
+        Ok(contexts.await?.unwrap_or_default())
     }
 
     fn source(&self, codec: Codec) -> String {
@@ -480,36 +466,9 @@ impl Client {
             _ => "audio".to_owned(),
         }
     }
-
-    /// Ends the media session.
-    fn close(&self) {
-        let key = self.key;
-        // Without its thread there is nothing to close.
-        let _ = self.post(move |media, meter, now| meter.close(now, key, media));
-    }
-
-    fn post(
-        &self,
-        job: impl FnOnce(&mut MediaLoop, &mut Meter, Time) + Send + 'static,
-    ) -> Result<(), ClientError> {
-        Worker::post(&self.worker, self.setup.clock, job).map_err(|_| ClientError::ThreadGone)
-    }
-
-    async fn call<R: Send + 'static>(
-        &self,
-        job: impl FnOnce(&mut MediaLoop, &mut Meter, Time) -> R + Send + 'static,
-    ) -> Result<R, ClientError> {
-        let (reply, result) = oneshot::channel();
-        self.post(move |media, meter, now| {
-            // The caller may have timed out.
-            let _ = reply.send(job(media, meter, now));
-        })?;
-        result.await.map_err(|_| ClientError::ThreadGone)
-    }
 }
 
-/// The run ends, or nobody is left to end it.
-pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // The borrowed value must not be held while others wait.
-    let _ = stop.wait_for(|s| *s).await;
+/// The application's pseudonym for a client.
+fn subject(plan: &ClientPlan) -> String {
+    format!("load-{}", plan.id)
 }

@@ -9,6 +9,7 @@ use crate::model::Codec;
 use crate::peer::{PeerEvent, PeerFaults, Received, RejectReason, SendStats};
 use crate::result::{Counter, Hist};
 use sealcast_model::Time;
+use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -170,11 +171,13 @@ impl Meter {
             PeerEvent::Rejected { reason, .. } => account.add(
                 match reason {
                     RejectReason::Seal(_) => Counter::SealFailures,
+                    RejectReason::UnknownKey => Counter::KeysUnknown,
                     RejectReason::Content(_) => Counter::ContentFailures,
                     RejectReason::Repeated => Counter::FramesRepeated,
                 },
                 1,
             ),
+            PeerEvent::Data { data, .. } => session.on_notice(now, account, &data),
             PeerEvent::Closed => session.end("the relay closed the media session".to_owned()),
             PeerEvent::Failed(e) => session.end(format!("media session: {e}")),
             _ => {}
@@ -288,6 +291,30 @@ impl Session {
         }
     }
 
+    /// The relay tells on the data channel what a slot shows (PROTOCOL.md §8).
+    fn on_notice(&mut self, now: Time, account: &mut Account, data: &[u8]) {
+        #[derive(Deserialize)]
+        struct Notice {
+            #[serde(rename = "type")]
+            kind: String,
+            #[serde(default)]
+            mid: String,
+            #[serde(default)]
+            paused: bool,
+        }
+        // The peer counts what does not parse.
+        let Ok(notice) = serde_json::from_slice::<Notice>(data) else {
+            return;
+        };
+        // MIDs count m-lines, senders first.
+        let index = notice.mid.parse::<usize>().ok();
+        let index = index.and_then(|n| n.checked_sub(self.senders.len()));
+        let slot = index.and_then(|n| self.slots.get_mut(n));
+        if let (Some(slot), "slot") = (slot, notice.kind.as_str()) {
+            slot.set_paused(now, account, notice.paused);
+        }
+    }
+
     fn on_frame(&mut self, registry: &Registry, account: &mut Account, frame: &Received) {
         let room = self.room;
         let Some(slot) = self.slots.get_mut(frame.slot) else {
@@ -347,7 +374,7 @@ impl Session {
             let Some(stats) = media.with(peer, |_, p, _| p.send_stats(n)).flatten() else {
                 continue;
             };
-            stream.sent.store(stats.frames, Relaxed);
+            stream.sent.store(stats.pictures, Relaxed);
             for (counter, n) in [
                 (Counter::FramesSent, stats.frames - then.frames),
                 (Counter::KeyFramesSent, stats.key_frames - then.key_frames),
@@ -358,6 +385,7 @@ impl Session {
                     stats.retransmitted - then.retransmitted,
                 ),
                 (Counter::KeyRequests, stats.key_requests - then.key_requests),
+                (Counter::EncodingSwitches, stats.switches - then.switches),
             ] {
                 account.add(counter, n);
             }

@@ -15,7 +15,7 @@ fn at(ms: u64) -> Time {
 fn meter() -> Meter {
     let registry = Arc::new(Registry::default());
     for (name, room) in [(1, ROOM), (2, ROOM), (3, ROOM + 1)] {
-        let stream = registry.add(name, room, Codec::Vp8);
+        let stream = registry.add(&[name, name + 100], room, Codec::Vp8);
         registry.publish(&stream, &format!("TR_{name}"));
         stream.started.store(0, Relaxed);
     }
@@ -71,6 +71,64 @@ fn counts<const N: usize>(meter: &mut Meter, counters: [Counter; N]) -> [u64; N]
 
 fn assign(meter: &mut Meter, now: u64, track: &str) {
     meter.assign(at(now), KEY, 0, Some(track.to_owned()));
+}
+
+#[test]
+fn another_encoding_of_the_track_is_a_layer_change_and_no_gap() {
+    let mut meter = meter();
+    assign(&mut meter, 10, "TR_1");
+    for (stream, number) in [(1, 0), (1, 1), (101, 1), (101, 2), (101, 3), (1, 4)] {
+        frame(&mut meter, stream, number, 50 + 33 * number);
+    }
+    sent(&meter, 1, 5);
+    look(&mut meter, 300, true);
+    let [changes, received, expected, misrouted] = counts(
+        &mut meter,
+        [
+            Counter::LayerChanges,
+            Counter::VideoReceived,
+            Counter::VideoExpected,
+            Counter::Misrouted,
+        ],
+    );
+    assert_eq!((changes, received, expected, misrouted), (2, 5, 5, 0));
+}
+
+#[test]
+fn what_is_sent_while_a_slot_is_paused_is_not_expected() {
+    let mut meter = meter();
+    assign(&mut meter, 10, "TR_1");
+    for number in 0..10 {
+        frame(&mut meter, 1, number, 50 + 33 * number);
+    }
+    let notice = |paused: bool| {
+        let text = format!(r#"{{"type":"slot","mid":"0","track":"TR_1","paused":{paused}}}"#);
+        let data = text.into_bytes();
+        PeerEvent::Data {
+            binary: false,
+            data,
+        }
+    };
+    meter.on_event(at(400), KEY, notice(true));
+    sent(&meter, 1, 200);
+    look(&mut meter, 6_000, false);
+    meter.on_event(at(6_000), KEY, notice(false));
+    look(&mut meter, 6_100, false);
+    for number in 200..210 {
+        frame(&mut meter, 1, number, 6_200 + 33 * (number - 200));
+    }
+    sent(&meter, 1, 210);
+    look(&mut meter, 7_000, true);
+    let [pauses, received, expected, silent] = counts(
+        &mut meter,
+        [
+            Counter::Pauses,
+            Counter::VideoReceived,
+            Counter::VideoExpected,
+            Counter::SilentSlots,
+        ],
+    );
+    assert_eq!((pauses, received, expected, silent), (1, 20, 20, 0));
 }
 
 #[test]

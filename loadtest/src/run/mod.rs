@@ -3,11 +3,13 @@
 
 mod account;
 mod client;
+mod group;
 mod meter;
 mod playout;
 mod preflight;
 mod registry;
 mod scrape;
+mod session;
 mod slot;
 mod usage;
 mod whip;

@@ -3,7 +3,7 @@
 use super::Options;
 use crate::http::{self, HttpError};
 use crate::result::{FORMAT, Meta, RunResult};
-use crate::scenario::{Lane, Scenario};
+use crate::scenario::{KeySource, Lane, Scenario};
 use crate::tokens::{TokenError, Wanted};
 use serde::Deserialize;
 
@@ -38,6 +38,9 @@ struct Config {
     version: Option<String>,
     #[serde(default)]
     simulcast: bool,
+    /// `group` or `link`.
+    #[serde(default)]
+    keys: String,
     /// Lanes beside media that the relay offers.
     #[serde(default)]
     lanes: Vec<String>,
@@ -73,6 +76,10 @@ impl Preflight {
         if !missing.is_empty() {
             return Err(PreflightError::NotSupported(missing));
         }
+        if options.scenario.keys == KeySource::Group && config.keys != "group" {
+            let lack = "the relay's rooms have no group keys".to_owned();
+            return Err(PreflightError::NotSupported(vec![lack]));
+        }
         Ok(Preflight {
             not_supported: config.lacks(&options.scenario),
             version: config.version,
@@ -83,6 +90,7 @@ impl Preflight {
 impl Config {
     /// Lanes that the relay, or this generator, does not have.
     fn missing(&self, lanes: &[Lane]) -> Vec<String> {
+        let groups = self.keys == "group";
         let text = |lane: &Lane| {
             let offered = self.lanes.iter().any(|l| l == lane.name());
             let who = if offered {
@@ -92,23 +100,20 @@ impl Config {
             };
             format!("{who} the lane {:?}", lane.name())
         };
-        // The generator drives media alone so far.
-        lanes.iter().map(text).collect()
+        // Beside media, the generator drives groups.
+        let lacking = |l: &&Lane| **l != Lane::Groups || !groups;
+        lanes.iter().filter(lacking).map(text).collect()
     }
 
     fn lacks(&self, scenario: &Scenario) -> Vec<String> {
         let mut lacks = self.missing(&scenario.wants);
         let simulcast =
             |r: &crate::scenario::Role| r.video.as_ref().is_some_and(|v| !v.simulcast.is_empty());
-        if scenario.roles.iter().any(simulcast) {
-            let who = if self.simulcast {
-                "this generator does not send"
-            } else {
-                "the relay does not take"
-            };
-            lacks.push(format!(
-                "{who} simulcast; video is sent in its first encoding alone"
-            ));
+        if scenario.roles.iter().any(simulcast) && !self.simulcast {
+            lacks.push(
+                "the relay does not take simulcast; video is sent in its largest encoding alone"
+                    .to_owned(),
+            );
         }
         lacks
     }
@@ -119,6 +124,7 @@ fn look_at_whip(options: &Options) -> Result<Preflight, PreflightError> {
     let config = Config {
         version: None,
         simulcast: false,
+        keys: String::new(),
         lanes: vec![],
     };
     let missing = config.missing(&options.scenario.needs);

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-/// One encoder of this generator.
+/// What one m-line of this generator sends, in however many encodings.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) room: u64,
     pub(super) codec: Codec,
     /// The relay's id of its track, once published.
     pub(super) track: OnceLock<String>,
-    /// Frames sent so far, as of the latest look.
+    /// Pictures, or audio frames, sent so far, as of the latest look.
     pub(super) sent: AtomicU64,
     /// When its first frame was due, nanoseconds; `u64::MAX` before.
     pub(super) started: AtomicU64,
@@ -26,7 +26,8 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    pub(super) fn add(&self, name: u64, room: u64, codec: Codec) -> Arc<Stream> {
+    /// A stream; `names` are those of its encodings.
+    pub(super) fn add(&self, names: &[u64], room: u64, codec: Codec) -> Arc<Stream> {
         let stream = Arc::new(Stream {
             room,
             codec,
@@ -35,7 +36,8 @@ impl Registry {
             started: AtomicU64::new(u64::MAX),
         });
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
-        streams.insert(name, Arc::clone(&stream));
+        streams.extend(names.iter().map(|name| (*name, Arc::clone(&stream))));
+        drop(streams);
         stream
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Shown {
     /// Frames sent as of the window before: what was sent since may still be on its way.
     sent_before: u64,
     silent: bool,
+    /// The relay said that nothing of it comes for now.
+    paused: bool,
 }
 
 impl Slot {
@@ -67,6 +69,7 @@ impl Slot {
                 highest: 0,
                 sent_before: sent,
                 silent: false,
+                paused: false,
             }
         });
     }
@@ -104,10 +107,10 @@ impl Slot {
             Some((known, stream)) if *known == name => Some(Arc::clone(stream)),
             before => {
                 let stream = registry.stream(name)?;
-                let same_track = before.as_ref().is_some_and(|(_, b)| {
-                    b.track.get().is_some() && b.track.get() == stream.track.get()
-                });
-                if same_track {
+                let same = before
+                    .as_ref()
+                    .is_some_and(|(_, b)| Arc::ptr_eq(b, &stream));
+                if same {
                     account.add(Counter::LayerChanges, 1);
                 }
                 self.stream = Some((name, Arc::clone(&stream)));
@@ -143,11 +146,13 @@ impl Slot {
             return false;
         }
         let number = frame.info.number;
+        // Where encodings change, the relay may show a picture in both.
+        let again = frame.codec == Codec::Vp8 && shown.next.is_some() && number <= shown.highest;
         // What was sent before the first frame that arrived was not meant for this slot.
         if shown.next.is_none() {
             (shown.first, shown.next) = (number, Some(number));
         }
-        if number >= shown.first {
+        if number >= shown.first && !again {
             account.add(received, 1);
         }
         shown.highest = shown.highest.max(number);
@@ -175,6 +180,22 @@ impl Slot {
         } else if played.late {
             account.add(Counter::AudioLate, 1);
         }
+    }
+
+    /// The relay says whether anything of the track comes (PROTOCOL.md §8). What is sent during a
+    /// pause is not expected.
+    pub(super) fn set_paused(&mut self, now: Time, account: &mut Account, paused: bool) {
+        let codec = self.stream.as_ref().map(|(_, s)| s.codec);
+        let Some(shown) = &mut self.shows else { return };
+        if paused && !shown.paused {
+            account.add(Counter::Pauses, 1);
+            shown.settle(account, codec);
+            shown.next = None;
+        } else if shown.paused && !paused {
+            // Silent is who is silent from now on.
+            (shown.since, shown.sent_then) = (now, shown.sent_before);
+        }
+        shown.paused = paused;
     }
 
     pub(super) fn is_video(&self) -> bool {
@@ -218,6 +239,7 @@ impl Slot {
             account.add(expected(stream.codec), certain.saturating_sub(*next));
             *next = certain.max(*next);
         } else if !shown.silent
+            && !shown.paused
             && now.saturating_since(shown.since) >= SILENT_AFTER
             && sent.saturating_sub(shown.sent_then) >= SILENT_FRAMES
         {

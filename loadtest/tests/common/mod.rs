@@ -86,7 +86,7 @@ pub(crate) fn publish(
     session: SessionId,
     sender: usize,
     params: &SenderParams,
-    context: Option<u64>,
+    contexts: Vec<u64>,
 ) -> Command {
     Command::Publish {
         request: RequestId(track.0),
@@ -96,9 +96,13 @@ pub(crate) fn publish(
             mid: Mid::new(sender.to_string().as_bytes()).unwrap(),
             source: match params {
                 SenderParams::Audio(_) => Source::Audio,
-                SenderParams::Video(_) => Source::Camera,
+                SenderParams::Video(_) | SenderParams::Simulcast(_) => Source::Camera,
             },
-            seal: context.map_or(SealRule::Any, |c| SealRule::Contexts(vec![c])),
+            seal: if contexts.is_empty() {
+                SealRule::Any
+            } else {
+                SealRule::Contexts(contexts)
+            },
         }),
     }
 }
