@@ -32,6 +32,10 @@ async function look(page, file) {
       title: document.title,
       plots: document.querySelectorAll("svg").length,
       text: document.body.innerText,
+      /** Cells squeezed to a few letters a line. */
+      squeezed: [...document.querySelectorAll("td, th, p, li, figcaption")]
+        .filter((e) => e.getBoundingClientRect().height > 40 + e.textContent.length)
+        .map((e) => e.textContent),
       /** Text so small that a phone does not show it. */
       tiny: [...document.querySelectorAll("svg text, td, th, p, li")]
         .filter((e) => e.textContent.trim() && e.getBoundingClientRect().height > 0)
@@ -50,6 +54,7 @@ function check(seen, file) {
   assert.ok(seen.width <= PHONE.width, `${seen.width} px wide`);
   assert.ok(seen.plots >= 4, `${seen.plots} plots`);
   assert.deepEqual(seen.tiny, []);
+  assert.deepEqual(seen.squeezed, []);
 }
 
 test("the report needs nothing but itself and fits a phone", async () => {

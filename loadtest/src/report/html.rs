@@ -334,7 +334,7 @@ fn dwell_plot<'a>(r: &RunResult, mut plot: Plot<'a>) -> Plot<'a> {
 fn distributions(s: &mut String, figures: &Figures) -> std::fmt::Result {
     write!(
         s,
-        "<section><h2>Distributions</h2><div class=\"scroll\"><table><thead><tr><th></th>"
+        "<section><h2>Distributions</h2><div class=\"scroll\"><table class=\"dist\"><thead><tr><th></th>"
     )?;
     STATISTICS
         .iter()
