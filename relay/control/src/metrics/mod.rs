@@ -63,6 +63,14 @@ pub enum SocketEnd {
 }
 
 impl SocketEnd {
+    const ALL: [SocketEnd; 5] = [
+        SocketEnd::Client,
+        SocketEnd::Relay,
+        SocketEnd::JoinTimeout,
+        SocketEnd::Idle,
+        SocketEnd::TooSlow,
+    ];
+
     const fn as_str(self) -> &'static str {
         match self {
             SocketEnd::Client => "client",
@@ -96,6 +104,17 @@ pub enum ConnectionEnd {
 }
 
 impl ConnectionEnd {
+    const ALL: [ConnectionEnd; 8] = [
+        ConnectionEnd::Limit,
+        ConnectionEnd::LimitPerIp,
+        ConnectionEnd::Tls,
+        ConnectionEnd::TlsTimeout,
+        ConnectionEnd::HeaderTimeout,
+        ConnectionEnd::Protocol,
+        ConnectionEnd::BodyTimeout,
+        ConnectionEnd::BodyTooLarge,
+    ];
+
     const fn as_str(self) -> &'static str {
         match self {
             ConnectionEnd::Limit => "limit",
@@ -252,6 +271,16 @@ impl Metrics {
         for reason in SdpErrorKind::REASONS {
             self.sdp_refused.with_label_values(&[reason]);
         }
+        for end in SocketEnd::ALL {
+            self.sockets_closed.with_label_values(&[end.as_str()]);
+        }
+        for end in ConnectionEnd::ALL {
+            self.of(end).with_label_values(&[end.as_str()]);
+        }
+        for error in COMMAND_ERRORS {
+            self.shard_refused
+                .with_label_values(&[command_error_name(error)]);
+        }
     }
 
     /// Adds the shards' counters to what is exported.
@@ -390,16 +419,7 @@ impl Metrics {
     }
 
     pub(crate) fn shard_refused(&self, error: CommandError) {
-        let error = match error {
-            CommandError::NoSession => "no_session",
-            CommandError::NoTrack => "no_track",
-            CommandError::NoSlot => "no_slot",
-            CommandError::MidInUse => "mid_in_use",
-            CommandError::CodecUnsupported => "codec_unsupported",
-            CommandError::Limit => "limit",
-            CommandError::Busy => "busy",
-            CommandError::Invalid => "invalid",
-        };
+        let error = command_error_name(error);
         self.shard_refused.with_label_values(&[error]).inc();
     }
 
@@ -412,12 +432,16 @@ impl Metrics {
     }
 
     pub(crate) fn connection_ended(&self, end: ConnectionEnd) {
-        let of = if end.is_refusal() {
+        self.of(end).with_label_values(&[end.as_str()]).inc();
+    }
+
+    /// What counts ends of this kind.
+    fn of(&self, end: ConnectionEnd) -> &IntCounterVec {
+        if end.is_refusal() {
             &self.connections_refused
         } else {
             &self.connection_errors
-        };
-        of.with_label_values(&[end.as_str()]).inc();
+        }
     }
 }
 
@@ -432,6 +456,31 @@ const fn group_events(c: &Counters) -> [(&'static str, u64); 7] {
         ("rebuilt", c.rebuilt),
         ("stalled", c.stalled),
     ]
+}
+
+/// Every error of a shard.
+const COMMAND_ERRORS: [CommandError; 8] = [
+    CommandError::NoSession,
+    CommandError::NoTrack,
+    CommandError::NoSlot,
+    CommandError::MidInUse,
+    CommandError::CodecUnsupported,
+    CommandError::Limit,
+    CommandError::Busy,
+    CommandError::Invalid,
+];
+
+const fn command_error_name(error: CommandError) -> &'static str {
+    match error {
+        CommandError::NoSession => "no_session",
+        CommandError::NoTrack => "no_track",
+        CommandError::NoSlot => "no_slot",
+        CommandError::MidInUse => "mid_in_use",
+        CommandError::CodecUnsupported => "codec_unsupported",
+        CommandError::Limit => "limit",
+        CommandError::Busy => "busy",
+        CommandError::Invalid => "invalid",
+    }
 }
 
 const fn role_name(role: Role) -> &'static str {

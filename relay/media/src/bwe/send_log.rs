@@ -4,14 +4,23 @@ use sealcast_model::Time;
 use sealcast_rtp::rtcp::{CongestionFeedback, REFERENCE_TICK_MICROS, TransportFeedback};
 
 use super::ProbeId;
+use std::time::Duration;
 
-/// Packets remembered: a second at 20 Mbit/s, in 64 KiB for each subscriber. A power of two.
-/// Feedback on older ones is ignored.
-const WINDOW: usize = 2_048;
+/// Packets remembered at most: a second at 20 Mbit/s. A power of two. Feedback on older ones is
+/// ignored.
+const WINDOW_MAX: usize = 2_048;
+
+/// Packets that there is room for at first. A power of two; most sessions that only listen need no
+/// more.
+const WINDOW_MIN: usize = 32;
+
+/// A packet is remembered for this long, while there are at most [`WINDOW_MAX`] of them: feedback
+/// comes after a round trip and what its sender waits for, a fifth of this.
+const REMEMBERED: Duration = Duration::from_secs(1);
 
 /// Entries of the log that one RFC 8888 packet may make us look at. Honest feedback names packets
 /// in the order they were sent and needs one look for each.
-const CCFB_LOOKS: usize = 4 * WINDOW;
+const CCFB_LOOKS: usize = 4 * WINDOW_MAX;
 
 /// A packet that leaves for a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +69,8 @@ enum State {
 /// The log of one subscriber's transport: numbers packets, and resolves feedback on them.
 #[derive(Debug)]
 pub struct SendLog {
-    /// Entry of number `n` at `n % WINDOW`, for `next - WINDOW..next`.
+    /// Entry of number `n` at `n % len`, for the last `len` numbers before `next`. The length is a
+    /// power of two; it grows with the rate, so that a path costs what it carries.
     entries: Box<[Option<Entry>]>,
     /// The next transport sequence number.
     next: u64,
@@ -80,7 +90,7 @@ impl SendLog {
     /// An empty log.
     #[must_use]
     pub fn new() -> Self {
-        let entries = vec![None; WINDOW].into_boxed_slice();
+        let entries = vec![None; WINDOW_MIN].into_boxed_slice();
         // One cycle up, so that numbers before the first exist.
         let next = 0x1_0000;
         SendLog {
@@ -96,12 +106,19 @@ impl SendLog {
     #[inline]
     pub fn on_sent(&mut self, packet: SentPacket) -> u16 {
         let number = self.next;
+        let place = self.place(number);
+        if self.entries.len() < WINDOW_MAX
+            && self.entries[place].is_some_and(|e| packet.sent - e.packet.sent < REMEMBERED)
+        {
+            self.grow();
+        }
         self.next += 1;
-        if self.next - self.oldest > WINDOW as u64 {
+        if self.next - self.oldest > self.entries.len() as u64 {
             self.settle(self.oldest, State::Lost);
             self.oldest += 1;
         }
-        self.entries[place(number)] = Some(Entry {
+        let place = self.place(number);
+        self.entries[place] = Some(Entry {
             packet,
             state: State::InFlight,
         });
@@ -125,7 +142,7 @@ impl SendLog {
     /// Forgets packets in flight that were sent before `horizon`: their feedback was lost.
     pub fn expire(&mut self, horizon: Time) {
         while self.oldest < self.next {
-            match self.entries[place(self.oldest)] {
+            match self.entries[self.place(self.oldest)] {
                 Some(e) if e.packet.sent >= horizon => return,
                 _ => self.settle(self.oldest, State::Lost),
             }
@@ -135,7 +152,8 @@ impl SendLog {
 
     /// Changes an entry in flight; bytes in flight follow.
     fn settle(&mut self, number: u64, state: State) {
-        if let Some(entry) = &mut self.entries[place(number)]
+        let place = self.place(number);
+        if let Some(entry) = &mut self.entries[place]
             && entry.state == State::InFlight
         {
             entry.state = state;
@@ -169,7 +187,7 @@ impl SendLog {
         mut on_result: impl FnMut(PacketResult),
     ) {
         let reported = self.reference.unwrap_short_ntp(feedback.report_timestamp);
-        let first = self.next.saturating_sub(WINDOW as u64);
+        let first = self.known().start;
         let (mut cursor, mut looks) = (first, CCFB_LOOKS);
         for report in feedback.reports() {
             // RFC 8888, section 3.1: the offset counts back from the report timestamp, in 1/1024 s.
@@ -203,6 +221,27 @@ impl SendLog {
         }
     }
 
+    /// Numbers that are remembered.
+    fn known(&self) -> std::ops::Range<u64> {
+        self.next.saturating_sub(self.entries.len() as u64)..self.next
+    }
+
+    fn place(&self, number: u64) -> usize {
+        number as usize & (self.entries.len() - 1)
+    }
+
+    /// Makes room for twice as many packets.
+    #[cold]
+    fn grow(&mut self) {
+        let known = self.known();
+        let twice = vec![None; 2 * self.entries.len()].into_boxed_slice();
+        let old = std::mem::replace(&mut self.entries, twice);
+        for number in known {
+            let place = self.place(number);
+            self.entries[place] = old[number as usize & (old.len() - 1)];
+        }
+    }
+
     fn find(
         &self,
         ssrc: u32,
@@ -212,7 +251,7 @@ impl SendLog {
     ) -> Option<u64> {
         for number in range {
             *looks = looks.checked_sub(1)?;
-            let entry = self.entries[place(number)];
+            let entry = self.entries[self.place(number)];
             if entry.is_some_and(|e| e.packet.ssrc == ssrc && e.packet.sequence_number == sequence)
             {
                 return Some(number);
@@ -226,7 +265,7 @@ impl SendLog {
         let last = self.next - 1;
         let back = u64::from((last as u16).wrapping_sub(sequence));
         // A number in the future, or of long ago, is far back on the circle.
-        if back < WINDOW as u64 {
+        if back < self.entries.len() as u64 {
             last.checked_sub(back)
         } else {
             None
@@ -234,7 +273,8 @@ impl SendLog {
     }
 
     fn resolve(&mut self, number: u64, arrival: Option<i64>) -> Option<PacketResult> {
-        let entry = self.entries[place(number)].as_mut()?;
+        let place = self.place(number);
+        let entry = self.entries[place].as_mut()?;
         let (before, packet) = (entry.state, entry.packet);
         match (before, arrival) {
             (State::Received, _) | (State::Lost, None) => return None,
@@ -249,10 +289,6 @@ impl SendLog {
             probe: packet.probe,
         })
     }
-}
-
-fn place(number: u64) -> usize {
-    number as usize % WINDOW
 }
 
 /// The receiver's clock, put back on a line from the few bits that feedback carries.
@@ -299,7 +335,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use sealcast_rtp::rtcp::{Compound, Packet, RtcpWriter, TransportFeedbackFields};
-    use std::time::Duration;
 
     fn packet(sent: Time, bytes: u16, ssrc: u32, sequence_number: u16) -> SentPacket {
         SentPacket {
@@ -366,10 +401,28 @@ mod tests {
         }
         log.expire(Time::from_millis(4));
         assert_eq!(log.in_flight_bytes(), 60);
-        for i in 0..WINDOW as u64 {
-            log.on_sent(packet(Time::from_millis(10 + i), 10, 1, i as u16));
+        for i in 0..2 * WINDOW_MAX as u64 {
+            log.on_sent(packet(Time::from_micros(10_000 + 100 * i), 10, 1, i as u16));
         }
-        assert_eq!(log.in_flight_bytes(), 10 * WINDOW as u64);
+        assert_eq!(log.in_flight_bytes(), 10 * WINDOW_MAX as u64);
+    }
+
+    /// Whatever the rate, feedback that is most of a second late still counts.
+    #[test]
+    fn the_log_is_as_long_as_a_second() {
+        for (rate, len) in [(20u64, WINDOW_MIN), (300, 512), (1_500, WINDOW_MAX)] {
+            let mut log = SendLog::new();
+            let mut last = 0;
+            for i in 0..10 * rate {
+                last = log.on_sent(packet(Time::from_micros(1_000_000 * i / rate), 10, 1, 0));
+            }
+            assert_eq!(log.entries.len(), len, "{rate} packets a second");
+            let early = last.wrapping_sub((rate * 9 / 10) as u16);
+            assert_eq!(
+                arrivals(&report(&mut log, early, &[Some(1_000)])),
+                [Some(1_000)]
+            );
+        }
     }
 
     #[test]
