@@ -37,9 +37,9 @@ impl MasterKey {
 
     /// The DTLS client's and the DTLS server's master keys, from the exporter's output.
     ///
-    /// RFC 5764 §4.2: "client_write_SRTP_master_key, server_write_SRTP_master_key,
-    /// client_write_SRTP_master_salt, server_write_SRTP_master_salt", in this order. Each side
-    /// seals with the key of its own role and opens with the other's.
+    /// They come in the order of RFC 5764 §4.2: client_write_SRTP_master_key,
+    /// server_write_SRTP_master_key, client_write_SRTP_master_salt, server_write_SRTP_master_salt.
+    /// Each side seals with the key of its own role and opens with the other's.
     ///
     /// # Errors
     /// [`KeyError::Length`] if `material` is not [`Profile::dtls_material_len`] bytes long.
@@ -119,7 +119,8 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    /// The key derivation labels of encryption key, authentication key and salt (RFC 3711 §4.3.2).
+    /// The key derivation labels of encryption key, authentication key and salt (RFC 3711 §4.3.1,
+    /// and §4.3.2 for SRTCP).
     fn labels(self) -> (u8, u8, u8) {
         match self {
             Protocol::Rtp => (0, 1, 2),

@@ -266,7 +266,9 @@ impl Outbound {
             (tag, word)
         };
         // RFC 3711 §9.2: "When 2^48 SRTP packets or 2^31 SRTCP packets have been secured with the
-        // same key [..] the session MUST be terminated", there being no re-keying in DTLS-SRTP.
+        // same key (whichever occurs before), the key management MUST be called to provide new
+        // master key(s) (previously stored and used keys MUST NOT be used again), or the session
+        // MUST be terminated." DTLS-SRTP sessions are: there is no re-keying.
         if self.rtcp_index >= RTCP_ENCRYPTED {
             return Err(SealError::KeyExhausted);
         }
