@@ -1,23 +1,35 @@
 //! A model subscriber: puts frames together, asks for what is missing, and tells how packets
 //! arrive. It is written apart from the relay's own generator, so that the two do not share bugs.
+//!
+//! It asks as libwebrtc's `NackRequester` does: at once for a gap, unless packets have come out of
+//! order before, and then, looking every 20 ms, again for what has not come a round trip after the
+//! last request, ten times at most. What it cannot do either: ask for packets before the first one
+//! that came. Key frames are asked for after a freeze of 200 ms, as libwebrtc's video stream does.
 
 use crate::packet::{EXT_TWCC, NO_FRAME, Tag, VP8_RTX};
 use crate::session::{AUDIO_SLOTS, slot_repair_ssrc, slot_ssrc};
+use crate::world::OVERHEAD;
 use sealcast_media::bwe::TwccReceiver;
 use sealcast_model::{NtpClock, Time};
 use sealcast_rtp::rtcp::{Compound, Packet, Pli, ReportBlock, RtcpWriter};
 use sealcast_rtp::{NtpTime, RtpHeader, SeqExtender};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-/// A packet is missing, not late, after this long.
-const REORDER: Duration = Duration::from_millis(6);
+/// How often it looks for requests to repeat.
+const NACK_TICK: Duration = Duration::from_millis(20);
 /// Requests for one packet.
-const TRIES: u8 = 12;
-/// A gap is given up after this long.
-const GIVE_UP: Duration = Duration::from_millis(1_000);
+const TRIES: u8 = 10;
+/// Missing packets that are remembered. With more, all are given up for a key frame.
+const MISSING_MAX: usize = 1_000;
+/// Round trip before its reports tell, and how long they take to.
+const RTT_UNKNOWN: Duration = Duration::from_millis(100);
+const RTT_AFTER: Duration = Duration::from_millis(1_000);
+/// Displacements of packets out of order that are remembered; a gap is asked for when as many
+/// packets have passed it as their median.
+const DISPLACEMENTS: usize = 128;
 /// Without a picture for this long it asks for a key frame.
-const FROZEN: Duration = Duration::from_millis(300);
+const FROZEN: Duration = Duration::from_millis(200);
 /// Time between two such requests.
 const PLI_PAUSE: Duration = Duration::from_millis(200);
 /// Time between reports.
@@ -44,6 +56,8 @@ struct Slot {
     extender: SeqExtender,
     highest: Option<u64>,
     missing: BTreeMap<u64, Missing>,
+    /// How far packets that came out of order lay behind, newest last.
+    displacements: VecDeque<u64>,
     partial: BTreeMap<(u32, u32, u32), Partial>,
     /// Whole, and waiting for what they depend on.
     waiting: BTreeMap<(u32, u32, u32), (Tag, u32)>,
@@ -55,8 +69,9 @@ struct Slot {
 
 #[derive(Clone, Copy, Debug)]
 struct Missing {
-    since: Time,
-    due: Time,
+    /// Asked for once this number has come.
+    from: u64,
+    asked: Option<Time>,
     tries: u8,
 }
 
@@ -64,8 +79,10 @@ struct Missing {
 #[derive(Debug)]
 pub struct Subscriber {
     client: u32,
-    /// Round trip to the relay.
+    /// Round trip to the relay, as its reports will tell.
     pub rtt: Duration,
+    joined: Time,
+    tick_at: Time,
     clock: NtpClock,
     slots: Vec<Slot>,
     arrivals: Option<TwccReceiver>,
@@ -81,6 +98,8 @@ pub struct Subscriber {
     pub audio: Vec<Tag>,
     /// Bytes of packets that arrived.
     pub bytes: u64,
+    /// Bytes on the wire of media that arrived for the first time: no padding, no repetition.
+    pub media_bytes: u64,
     /// Retransmissions that arrived.
     pub repaired: u64,
     /// Key frames asked for.
@@ -92,10 +111,18 @@ pub struct Subscriber {
 impl Subscriber {
     /// A subscriber with this many video slots.
     #[must_use]
-    pub fn new(client: u32, video_slots: u16, controlled: bool, clock: NtpClock) -> Self {
+    pub fn new(
+        client: u32,
+        video_slots: u16,
+        controlled: bool,
+        clock: NtpClock,
+        joined: Time,
+    ) -> Self {
         Subscriber {
             client,
-            rtt: Duration::from_millis(50),
+            rtt: RTT_UNKNOWN,
+            joined,
+            tick_at: joined,
             clock,
             slots: (0..AUDIO_SLOTS + video_slots)
                 .map(|_| Slot::default())
@@ -108,6 +135,7 @@ impl Subscriber {
             delays: Vec::new(),
             audio: Vec::new(),
             bytes: 0,
+            media_bytes: 0,
             repaired: 0,
             plis: 0,
             nagging: false,
@@ -145,7 +173,9 @@ impl Subscriber {
             return;
         };
         self.repaired += u64::from(repair);
+        let wire = (bytes.len() + OVERHEAD) as u64;
         if at < usize::from(AUDIO_SLOTS) {
+            self.media_bytes += wire;
             return self.audio.push(tag);
         }
         if !repair {
@@ -153,7 +183,10 @@ impl Subscriber {
         }
         let slot = &mut self.slots[at];
         slot.last_packet = now;
-        slot.note(now, sequence);
+        if slot.is_new(&tag) {
+            self.media_bytes += wire;
+        }
+        slot.note(sequence, repair);
         slot.collect(now, tag, &mut self.whole, &mut self.shown);
     }
 
@@ -190,9 +223,17 @@ impl Subscriber {
         if let Some(arrivals) = &mut self.arrivals {
             write(&mut |writer| arrivals.write_feedback(now, 1, 1, writer));
         }
+        let tick = now >= self.tick_at;
+        if tick {
+            self.tick_at = now + NACK_TICK;
+        }
+        let rtt = match now - self.joined < RTT_AFTER {
+            true => RTT_UNKNOWN,
+            false => self.rtt,
+        };
         for (at, slot) in self.slots.iter_mut().enumerate() {
             let ssrc = slot_ssrc(self.client, at as u16);
-            let due = slot.due(now, self.rtt);
+            let due = slot.due(now, tick.then_some(rtt));
             for chunk in due.chunks(60) {
                 write(&mut |writer| {
                     // 60 numbers fit 1,200 bytes however they lie.
@@ -238,33 +279,67 @@ impl Subscriber {
 }
 
 impl Slot {
-    fn note(&mut self, now: Time, sequence: u16) {
+    /// Whether a packet has not come before.
+    fn is_new(&self, tag: &Tag) -> bool {
+        let id = (tag.publisher, tag.encoding, tag.frame);
+        let partial = self.partial.get(&id);
+        !self.decodable.contains(&id)
+            && !self.waiting.contains_key(&id)
+            && partial.is_none_or(|partial| !partial.got.contains(&tag.packet))
+    }
+
+    fn note(&mut self, sequence: u16, repair: bool) {
         let number = self.extender.extend(sequence);
-        self.missing.remove(&number);
         let highest = *self.highest.get_or_insert(number);
+        if self.missing.remove(&number).is_some() && !repair {
+            self.displacements.push_back(highest - number);
+            if self.displacements.len() > DISPLACEMENTS {
+                self.displacements.pop_front();
+            }
+        }
+        let wait = self.wait();
         for missing in highest + 1..number {
             let entry = Missing {
-                since: now,
-                due: now + REORDER,
+                from: missing + wait,
+                asked: None,
                 tries: 0,
             };
             self.missing.insert(missing, entry);
         }
         self.highest = Some(highest.max(number));
+        if self.missing.len() > MISSING_MAX {
+            self.missing.clear();
+            self.last_shown = Time::ZERO;
+        }
     }
 
-    /// Numbers to ask for now.
-    fn due(&mut self, now: Time, rtt: Duration) -> Vec<u16> {
-        self.missing
-            .retain(|_, m| m.tries < TRIES && now - m.since < GIVE_UP);
+    /// How many packets a gap is given to be reordering.
+    fn wait(&self) -> u64 {
+        let mut sorted: Vec<_> = self.displacements.iter().collect();
+        sorted.sort_unstable();
+        sorted.get(sorted.len() / 2).map_or(0, |median| **median)
+    }
+
+    /// Numbers to ask for now: those of new gaps, and with the round trip at a tick those that did
+    /// not come in answer to the last request.
+    fn due(&mut self, now: Time, tick: Option<Duration>) -> Vec<u16> {
+        let highest = self.highest.unwrap_or(0);
         let mut due = Vec::new();
-        for (number, missing) in &mut self.missing {
-            if missing.due <= now {
+        self.missing.retain(|number, missing| {
+            let again = tick
+                .zip(missing.asked)
+                .is_some_and(|(rtt, at)| now - at >= rtt);
+            let first = missing.asked.is_none() && highest >= missing.from;
+            if again && missing.tries >= TRIES {
+                return false;
+            }
+            if again || first {
                 missing.tries += 1;
-                missing.due = now + rtt + REORDER;
+                missing.asked = Some(now);
                 due.push(*number as u16);
             }
-        }
+            true
+        });
         due
     }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 /// Length of a step.
 pub const STEP: Duration = Duration::from_millis(1);
 /// IP, UDP and SRTP tag around a packet.
-const OVERHEAD: usize = 44;
+pub(crate) const OVERHEAD: usize = 44;
 /// Slots of the packet pool; most of what the engine may ever hold.
 const POOL: usize = 16_384;
 
@@ -57,6 +57,17 @@ pub struct World {
     /// Links from the relay.
     pub downs: Vec<Link<(u32, Vec<u8>)>>,
     seed: u64,
+    /// How long the engine has been at work on this machine, and how often it was woken by a timer.
+    pub work: Work,
+}
+
+/// What the engine took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work {
+    /// Time in the engine's calls. On a silent machine that is CPU time.
+    pub time: Duration,
+    /// Timeouts handled.
+    pub wake_ups: u64,
 }
 
 impl World {
@@ -75,6 +86,7 @@ impl World {
             clients: Vec::new(),
             downs: Vec::new(),
             seed,
+            work: Work::default(),
         }
     }
 
@@ -129,11 +141,23 @@ impl World {
         self.engine.peer_connected(self.now, PeerKey(key));
         self.checker.joined(key, room);
         let start = self.now + Duration::from_millis(u64::from(key) * 3 % 33);
+        let mut subscriber = Subscriber::new(
+            key,
+            profile.video_slots,
+            profile.controlled,
+            self.clock,
+            self.now,
+        );
+        let delay = self
+            .downs
+            .get(down)
+            .map_or(up.delay, |down| down.config().delay);
+        subscriber.rtt = up.delay + delay;
         self.clients.push(Client {
             key,
             room,
             publisher: Publisher::new(key, room, profile.simulcast, picture, start),
-            subscriber: Subscriber::new(key, profile.video_slots, profile.controlled, self.clock),
+            subscriber,
             up: Link::new(up, self.seed ^ u64::from(key) << 32),
             down,
             pauses: Vec::new(),
@@ -199,11 +223,14 @@ impl World {
                 client.up.push(now, packet, bytes);
             }
         }
+        let begun = stopwatch();
         self.receive();
         if self.engine.poll_timeout() <= now {
+            self.work.wake_ups += 1;
             self.engine.handle_timeout(now);
         }
         self.engine.flush(now, &mut self.pool, &mut self.checker);
+        self.work.time += begun.elapsed();
         self.take_events();
         self.checker.judge()?;
         if self.pool.available() + self.engine.held_packets() != self.pool.capacity() {
@@ -283,4 +310,12 @@ impl World {
             }
         }
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "measures what the engine costs here; nothing that is simulated depends on it"
+)]
+fn stopwatch() -> std::time::Instant {
+    std::time::Instant::now()
 }

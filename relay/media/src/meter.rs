@@ -63,7 +63,7 @@ impl LayerMeter {
                     0 => seen,
                     // Up fast, down slowly: what is planned too small makes a queue.
                     old if seen > old => old + (seen - old) / 2,
-                    old => old - (old - seen) / 8,
+                    old => old - (old - seen) / 4,
                 };
             }
         }

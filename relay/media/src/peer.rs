@@ -103,7 +103,10 @@ pub(crate) struct Peer {
     /// The relay's own SSRC towards this client, for reports and feedback.
     pub(crate) feedback_ssrc: u32,
     pub(crate) clock: PeerClock,
+    /// By its reports on what it is sent.
     pub(crate) round_trip: Option<Duration>,
+    /// By the time that lost packets took to come once asked for.
+    repair_time: Option<Duration>,
     /// When its packets arrived, where it is to be told.
     pub(crate) arrivals: Option<Box<TwccReceiver>>,
     /// Deadline of the feedback timer that is set.
@@ -139,6 +142,7 @@ impl Peer {
             feedback_ssrc,
             clock: PeerClock::default(),
             round_trip: None,
+            repair_time: None,
             arrivals: wants_arrivals(media).then(Box::default),
             arrivals_timer: Time::NEVER,
             arrivals_ssrc: 0,
@@ -194,6 +198,19 @@ impl Peer {
     /// Index of a slot.
     pub(crate) fn slot(&self, id: SlotId) -> Option<usize> {
         self.slots.iter().position(|slot| slot.id == id)
+    }
+
+    /// A packet that the client was asked for once came this long after.
+    pub(crate) fn note_repair_time(&mut self, time: Duration) {
+        self.repair_time = Some(match self.repair_time {
+            None => time,
+            Some(smoothed) => (smoothed * 7 + time) / 8,
+        });
+    }
+
+    /// Round trip to the client as a publisher; `None` before anything told.
+    pub(crate) fn uplink_round_trip(&self) -> Option<Duration> {
+        self.round_trip.or(self.repair_time)
     }
 
     /// The subscription that sends on `ssrc` to this client.

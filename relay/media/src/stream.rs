@@ -105,6 +105,8 @@ pub(crate) struct Held {
     pub(crate) codec: u8,
     /// When it was forwarded.
     pub(crate) forwarded: Time,
+    /// It came after packets that follow it: receivers may have missed it before it was sent.
+    pub(crate) late: bool,
 }
 
 impl RtpStream {

@@ -94,6 +94,12 @@ impl<T: Clone> Link<T> {
         }
     }
 
+    /// The path as it is now.
+    #[must_use]
+    pub fn config(&self) -> &LinkConfig {
+        &self.config
+    }
+
     /// Changes the path from now on; what is in flight arrives as promised.
     pub fn set_config(&mut self, config: LinkConfig) {
         self.config = config;

@@ -4,6 +4,7 @@ use super::acked::AckedBitrate;
 use super::aimd::{Aimd, Observation};
 use super::delay::{DelayDetector, Usage};
 use super::loss::LossBound;
+use super::losses::{Losses, LostPacket};
 use super::path::{QueueDelay, SentRate};
 use super::probe::{ProbeCluster, ProbeResults};
 use super::prober::{DEMAND_FACTOR, PROBE_GAIN, PROBE_SUCCESS, Prober};
@@ -71,6 +72,7 @@ pub struct Estimator {
     acked: AckedBitrate,
     aimd: Aimd,
     loss: LossBound,
+    losses: Losses,
     probes: ProbeResults,
     prober: Prober,
     sent: SentRate,
@@ -95,6 +97,7 @@ impl Estimator {
             acked: AckedBitrate::default(),
             aimd: Aimd::new(config.start),
             loss: LossBound::default(),
+            losses: Losses::default(),
             probes: ProbeResults::default(),
             prober: Prober::new(config.start),
             sent: SentRate::default(),
@@ -184,56 +187,54 @@ impl Estimator {
 
     /// Transport-wide feedback arrived.
     pub fn on_transport_feedback(&mut self, now: Time, feedback: &TransportFeedback<'_>) {
-        let mut digest = Digest::new(self.sent.is_idle(now, self.estimate()));
-        let Estimator {
-            log,
-            delay,
-            acked,
-            loss,
-            probes,
-            queue,
-            ..
-        } = self;
-        log.on_transport_feedback(feedback, |result| {
-            digest.add(
-                &result,
-                (
-                    &mut *delay,
-                    &mut *acked,
-                    &mut *loss,
-                    &mut *probes,
-                    &mut *queue,
-                ),
-            );
+        self.on_feedback(now, |log, on_result| {
+            log.on_transport_feedback(feedback, on_result);
         });
-        self.conclude(now, digest);
     }
 
     /// Congestion control feedback of RFC 8888 arrived.
     pub fn on_congestion_feedback(&mut self, now: Time, feedback: &CongestionFeedback<'_>) {
+        self.on_feedback(now, |log, on_result| {
+            log.on_congestion_feedback(feedback, on_result);
+        });
+    }
+
+    fn on_feedback(
+        &mut self,
+        now: Time,
+        resolve: impl FnOnce(&mut SendLog, &mut dyn FnMut(PacketResult)),
+    ) {
         let mut digest = Digest::new(self.sent.is_idle(now, self.estimate()));
         let Estimator {
             log,
             delay,
             acked,
             loss,
+            losses,
             probes,
             queue,
             ..
         } = self;
-        log.on_congestion_feedback(feedback, |result| {
-            digest.add(
-                &result,
-                (
-                    &mut *delay,
-                    &mut *acked,
-                    &mut *loss,
-                    &mut *probes,
-                    &mut *queue,
-                ),
-            );
+        resolve(log, &mut |result| {
+            loss.on_packet(result.sent, result.arrival.is_none());
+            losses.on_packet(&result);
+            let Some(arrival) = result.arrival else {
+                return;
+            };
+            digest.last_sent = digest.last_sent.max(Some(result.sent));
+            delay.on_packet(result.sent, arrival);
+            queue.on_packet(result.sent, arrival);
+            acked.on_packet(arrival, result.bytes, digest.idle);
+            if let Some(id) = result.probe {
+                digest.probe = probes.on_packet(id, &result).or(digest.probe);
+            }
         });
         self.conclude(now, digest);
+    }
+
+    /// The next packet that feedback says is lost. Each is given once, whatever becomes of it.
+    pub fn poll_lost(&mut self) -> Option<LostPacket> {
+        self.losses.poll(&self.log)
     }
 
     /// A REMB arrived: the receiver's own estimate, in bits per second. It counts while no other
@@ -405,34 +406,12 @@ struct Digest {
     probe: Option<(u64, u64)>,
 }
 
-type Consumers<'a> = (
-    &'a mut DelayDetector,
-    &'a mut AckedBitrate,
-    &'a mut LossBound,
-    &'a mut ProbeResults,
-    &'a mut QueueDelay,
-);
-
 impl Digest {
     fn new(idle: bool) -> Self {
         Digest {
             idle,
             last_sent: None,
             probe: None,
-        }
-    }
-
-    fn add(&mut self, result: &PacketResult, (delay, acked, loss, probes, queue): Consumers<'_>) {
-        loss.on_packet(result.sent, result.arrival.is_none());
-        let Some(arrival) = result.arrival else {
-            return;
-        };
-        self.last_sent = self.last_sent.max(Some(result.sent));
-        delay.on_packet(result.sent, arrival);
-        queue.on_packet(result.sent, arrival);
-        acked.on_packet(arrival, result.bytes, self.idle);
-        if let Some(id) = result.probe {
-            self.probe = probes.on_packet(id, result).or(self.probe);
         }
     }
 }

@@ -17,6 +17,7 @@ mod allocator;
 mod delay;
 mod estimator;
 mod loss;
+mod losses;
 mod path;
 mod probe;
 mod prober;
@@ -29,6 +30,7 @@ pub use allocator::{
 };
 pub use delay::Usage;
 pub use estimator::{Estimator, EstimatorConfig};
+pub use losses::LostPacket;
 pub use probe::{ProbeCluster, ProbeId};
 pub use send_log::{PacketResult, SendLog, SentPacket};
 pub use twcc_receiver::TwccReceiver;

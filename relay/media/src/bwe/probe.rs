@@ -157,6 +157,9 @@ mod tests {
             arrival = (arrival + spacing).max(i as i64 * 4_000 + 20_000);
             let received = (i >= lost).then_some(arrival);
             let result = PacketResult {
+                number: i,
+                ssrc: 1,
+                sequence_number: i as u16,
                 sent,
                 arrival: received,
                 bytes: 1_000,

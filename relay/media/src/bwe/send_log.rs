@@ -40,6 +40,12 @@ pub struct SentPacket {
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketResult {
+    /// Its transport-wide number, extended.
+    pub number: u64,
+    /// Its stream.
+    pub ssrc: u32,
+    /// Its RTP sequence number.
+    pub sequence_number: u16,
     /// When it was sent.
     pub sent: Time,
     /// When it arrived, in microseconds on the receiver's clock; `None` if it is reported lost.
@@ -159,6 +165,14 @@ impl SendLog {
             entry.state = state;
             self.in_flight_bytes -= u64::from(entry.packet.bytes);
         }
+    }
+
+    /// Whether the packet of this number is reported lost, as far as is known.
+    #[must_use]
+    pub fn is_lost(&self, number: u64) -> bool {
+        let known = self.next.saturating_sub(WINDOW as u64)..self.next;
+        known.contains(&number)
+            && self.entries[place(number)].is_some_and(|entry| entry.state == State::Lost)
     }
 
     /// Resolves transport-wide feedback. New facts go to `on_result`, in the order sent; what was
@@ -283,6 +297,9 @@ impl SendLog {
             (State::InFlight, None) => self.settle(number, State::Lost),
         }
         Some(PacketResult {
+            number,
+            ssrc: packet.ssrc,
+            sequence_number: packet.sequence_number,
             sent: packet.sent,
             arrival,
             bytes: packet.bytes,

@@ -59,6 +59,9 @@ impl Engine {
         control.heard = true;
         tell(&mut control.estimator);
         self.list(key);
+        while let Some(lost) = self.control(key).and_then(|c| c.estimator.poll_lost()) {
+            self.on_lost(key, lost);
+        }
     }
 
     /// Divides a peer's bandwidth anew with the next flush: there is something else to divide it

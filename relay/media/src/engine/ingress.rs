@@ -125,7 +125,14 @@ impl Engine {
         received: Time,
         placed: Placed,
     ) -> Result<(Placed, Incoming), Refusal> {
-        self.note_arrival(now, placed.stream, placed.sequence, placed.codec_index);
+        let repair = placed.framing > 0;
+        self.note_arrival(
+            now,
+            placed.stream,
+            placed.sequence,
+            placed.codec_index,
+            repair,
+        );
         let skip = |counter| Refusal::Skip {
             counter,
             stream: placed.stream,

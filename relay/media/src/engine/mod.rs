@@ -399,6 +399,13 @@ impl Engine {
         self.held()
     }
 
+    /// What the path to this peer is believed to carry, bits per second; `None` without feedback.
+    #[must_use]
+    pub fn path_estimate(&self, peer: PeerKey) -> Option<u64> {
+        let control = self.downlinks.get(peer.0 as usize)?.control.as_deref()?;
+        control.heard.then(|| control.estimator.estimate())
+    }
+
     /// The next thing to tell, in the order it happened.
     pub fn poll_event(&mut self) -> Option<MediaEvent> {
         self.events.pop_front()

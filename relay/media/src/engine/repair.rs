@@ -4,6 +4,7 @@ use super::Engine;
 use super::reports::{Compound, feedback_preamble};
 use super::tracks::want_keyframe;
 use crate::api::{Egress, PacketMeta, PeerKey};
+use crate::bwe::LostPacket;
 use crate::frame::{FrameInfo, PictureNumbers, frame_number};
 use crate::header::{DEPENDENCY_DESCRIPTOR, Elements, HeaderTemplate, PacketFields};
 use crate::inbox::Row;
@@ -11,7 +12,7 @@ use crate::limits::{
     HEADER_MAX, NACKED_PER_DATAGRAM, POOL_RESERVE, ROUND_TRIP_DEFAULT, SWEEP_INTERVAL,
 };
 use crate::peer::Peer;
-use crate::repair::{HistoryLimits, NackGenerator, PacketHistory, RtxRefusal, RtxSender};
+use crate::repair::{HistoryLimits, NackGenerator, PacketHistory, RtxCause, RtxRefusal, RtxSender};
 use crate::rewriter::Origin;
 use crate::stream::Held;
 use crate::subscription::{Retransmission, Subscription};
@@ -27,16 +28,27 @@ use std::time::Duration;
 /// Sequence numbers in one NACK to a publisher; what the generator yields at once.
 const NACK_MAX: usize = 64;
 
-/// A packet that a subscriber asked for.
+/// What round trips vary by when a request is judged to have crossed what it asks for.
+const LATE_SLACK: Duration = Duration::from_millis(5);
+
+/// A packet that a subscriber misses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Resend {
     subscription: u32,
     origin: Origin,
+    cause: RtxCause,
 }
 
 impl Engine {
     /// A packet of a stream arrived for the first time: what is missing before it?
-    pub(super) fn note_arrival(&mut self, now: Time, index: u32, sequence: u64, codec: u8) {
+    pub(super) fn note_arrival(
+        &mut self,
+        now: Time,
+        index: u32,
+        sequence: u64,
+        codec: u8,
+        repair: bool,
+    ) {
         let Some(stream) = self.streams.get_mut(index) else {
             return;
         };
@@ -56,6 +68,12 @@ impl Engine {
         let nacks = stream.nacks.get_or_insert_with(NackGenerator::new);
         nacks.on_packet(now, sequence);
         let given_up = nacks.take_key_frame_request();
+        // A publisher that receives nothing, as by WHIP, has no reports to tell its round trip by.
+        if let Some(round_trip) = nacks.take_round_trip().filter(|_| repair)
+            && let Some(Some(peer)) = self.peers.get_mut(stream.peer as usize)
+        {
+            peer.note_repair_time(round_trip);
+        }
         if nacks.missing() > 0 {
             self.plan_nack(now, index);
         }
@@ -126,7 +144,7 @@ impl Engine {
         loop {
             let mut numbers = [0u16; NACK_MAX];
             let mut count = 0;
-            let due = nacks.poll(now, peer.round_trip.unwrap_or(ROUND_TRIP_DEFAULT));
+            let due = nacks.poll(now, peer.uplink_round_trip().unwrap_or(ROUND_TRIP_DEFAULT));
             for (place, number) in numbers.iter_mut().zip(due) {
                 *place = number;
                 count += 1;
@@ -177,6 +195,7 @@ impl Engine {
                 framing: packet.framing,
                 codec: packet.codec,
                 forwarded: now,
+                late: history.is_passed(sequence),
             };
             history.insert(now, sequence, PACKET_SLOT as u32, held, |held| {
                 pool.release(held.buf)
@@ -249,10 +268,47 @@ impl Engine {
                     self.resends.push(Resend {
                         subscription,
                         origin,
+                        cause: RtxCause::Asked,
                     });
                 }
                 _ => self.stats.add(Counter::RetransmitGone, 1),
             }
+        }
+    }
+
+    /// Transport-wide feedback says that a packet of one of a subscriber's slots was lost, or a
+    /// retransmission of one.
+    pub(super) fn on_lost(&mut self, key: u32, lost: LostPacket) {
+        let Some(peer) = self.peer(key) else { return };
+        let slot = peer.slots.iter().find(|slot| {
+            slot.kind == MediaKind::Video
+                && (slot.ssrc == lost.ssrc || slot.rtx_ssrc == Some(lost.ssrc))
+        });
+        let Some((ssrc, subscription)) = slot.and_then(|s| Some((s.ssrc, s.subscription?))) else {
+            return;
+        };
+        let Some(sub) = self.subscriptions.get(subscription) else {
+            return;
+        };
+        let number = lost.sequence_number;
+        let (number, cause) = if ssrc == lost.ssrc {
+            (number, RtxCause::Lost)
+        } else {
+            let sender = sub.retransmission.as_ref().map(|r| &r.sender);
+            let Some(original) = sender.and_then(|sender| sender.carried_by(number)) else {
+                // It was padding.
+                return;
+            };
+            (original, RtxCause::LostAgain(number))
+        };
+        if let Some(origin) = sub.rewriter.origin(number)
+            && self.resends.len() < NACKED_PER_DATAGRAM * self.config.peers.max(1)
+        {
+            self.resends.push(Resend {
+                subscription,
+                origin,
+                cause,
+            });
         }
     }
 
@@ -266,7 +322,18 @@ impl Engine {
         let mut resends = std::mem::take(&mut self.resends);
         for resend in resends.drain(..) {
             let counter = match self.resend(now, pool, egress, resend) {
-                Ok(()) => Counter::RetransmitSent,
+                Ok(repeated) => {
+                    // Its frame will not wait for a third time. Of all losses this concerns the
+                    // few that were lost twice, so it costs little.
+                    let cause = RtxCause::Copy;
+                    let copy = Resend { cause, ..resend };
+                    if repeated && self.resend(now, pool, egress, copy).is_ok() {
+                        self.stats.add(Counter::RetransmitSent, 1);
+                    }
+                    Counter::RetransmitSent
+                }
+                // Nobody asked.
+                Err(Some(RtxRefusal::TooSoon)) if resend.cause != RtxCause::Asked => continue,
                 Err(Some(RtxRefusal::TooSoon)) => Counter::RetransmitTooSoon,
                 Err(Some(RtxRefusal::OverBudget)) => Counter::RetransmitOverBudget,
                 Err(None) => Counter::RetransmitGone,
@@ -276,17 +343,19 @@ impl Engine {
         self.resends = resends;
     }
 
-    /// `Err(None)`: the packet is not there any more, or cannot be sent again to this receiver.
+    /// Whether it was not the first time. `Err(None)`: the packet is not there any more, or cannot
+    /// be sent again to this receiver.
     fn resend<E: Egress>(
         &mut self,
         now: Time,
         pool: &mut PacketPool,
         egress: &mut E,
         resend: Resend,
-    ) -> Result<(), Option<RtxRefusal>> {
+    ) -> Result<bool, Option<RtxRefusal>> {
         let Resend {
             subscription,
             origin,
+            cause,
         } = resend;
         let sub = self
             .subscriptions
@@ -319,17 +388,20 @@ impl Engine {
             .and_then(|track| self.tracks.get(track))
             .filter(|t| !t.muted)
             .ok_or(None)?;
-        // No receiver misses what was sent less than a round trip ago: it was asked for before it
-        // came, as is what was lost on its way to the relay.
-        if let Some(rtt) = receiver.round_trip
-            && now - held.forwarded < rtt * 3 / 4
+        // What was lost on its way to the relay is missed before it is sent. Who asked for it less
+        // than a round trip after that did not know that it was on its way.
+        if held.late
+            && cause == RtxCause::Asked
+            && let Some(rtt) = receiver.round_trip
+            && now - held.forwarded < rtt + LATE_SLACK
         {
             return Err(Some(RtxRefusal::TooSoon));
         }
 
         let payload_type = sub.payload_types.rtx(held.codec).ok_or(None)?;
         let sequence = self.prng.next_u32() as u16;
-        retransmission(sub, receiver, sequence).ok_or(None)?;
+        let sender = &retransmission(sub, receiver, sequence).ok_or(None)?.sender;
+        let repeated = sender.has_sent(origin.index);
         let downlink = self.downlinks.get_mut(sub.peer as usize).ok_or(None)?;
         let fields = PacketFields {
             marker: false,
@@ -355,12 +427,13 @@ impl Engine {
             track: track.id,
             now,
             rtt,
+            cause,
         }
         .send(fields, pool, egress)?;
         if numbered {
             downlink.on_sent(now, rtx_ssrc, index as u16, len);
         }
-        Ok(())
+        Ok(repeated)
     }
 }
 
@@ -397,6 +470,7 @@ struct Again<'a> {
     track: TrackId,
     now: Time,
     rtt: Duration,
+    cause: RtxCause,
 }
 
 impl Again<'_> {
@@ -418,6 +492,7 @@ impl Again<'_> {
             track,
             now,
             rtt,
+            cause,
         } = self;
         let packet = pool
             .bytes(&held.buf)
@@ -451,7 +526,7 @@ impl Again<'_> {
         let front = range.start.checked_sub(OSN_LEN).ok_or(None)?;
         let bytes = header_len + (range.end - front);
         let index = sender
-            .request(now, origin.index, bytes as u16, rtt)
+            .request(now, origin.index, bytes as u16, rtt, cause)
             .map_err(Some)?;
         let out = out.get_mut(..header_len).ok_or(None)?;
         if !set_sequence_number(out, index as u16) {

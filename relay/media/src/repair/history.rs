@@ -112,6 +112,12 @@ impl<H> PacketHistory<H> {
         (stored.sequence == sequence).then_some(&stored.handle)
     }
 
+    /// Whether a packet with a higher number than `sequence` was stored.
+    #[must_use]
+    pub fn is_passed(&self, sequence: u64) -> bool {
+        self.len > 0 && sequence + 1 < self.high
+    }
+
     /// Evicts what is older than the limit.
     pub fn expire(&mut self, now: Time, mut evict: impl FnMut(H)) {
         while let Some(stored) = self.oldest() {

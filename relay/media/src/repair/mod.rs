@@ -11,4 +11,4 @@ mod rtx;
 
 pub use history::{HistoryLimits, PacketHistory};
 pub use nack::{NackGenerator, NackStats};
-pub use rtx::{RtxRefusal, RtxSender};
+pub use rtx::{RtxCause, RtxRefusal, RtxSender};

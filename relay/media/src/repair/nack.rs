@@ -59,6 +59,8 @@ struct Missing {
     /// When it is asked for next; moves on with each request.
     due: Time,
     requests: u8,
+    /// When it was first asked for.
+    asked: Time,
     /// The request that was made last still has its echo to come.
     echo: bool,
 }
@@ -79,6 +81,8 @@ pub struct NackGenerator {
     window_packets: u32,
     window_lost: u32,
     echoing: bool,
+    /// How long the packet that came last had been asked for.
+    answered: Option<Duration>,
 }
 
 impl NackGenerator {
@@ -110,9 +114,13 @@ impl NackGenerator {
             return;
         };
         if sequence <= newest {
-            if let Ok(index) = self.missing.binary_search_by_key(&sequence, |m| m.sequence) {
-                self.missing.remove(index);
+            if let Ok(index) = self.missing.binary_search_by_key(&sequence, |m| m.sequence)
+                && let Some(missing) = self.missing.remove(index)
+            {
                 self.stats.recovered += 1;
+                // Of several requests nobody knows which was answered; an echo is soon enough
+                // after its request not to matter.
+                self.answered = (missing.requests == 1).then(|| now - missing.asked);
             }
             return;
         }
@@ -129,6 +137,7 @@ impl NackGenerator {
                 noticed: now,
                 due,
                 requests: 0,
+                asked: Time::NEVER,
                 echo: false,
             });
         }
@@ -179,6 +188,12 @@ impl NackGenerator {
         std::mem::take(&mut self.key_frame_wanted)
     }
 
+    /// How long the packet that came last took to come after it was asked for: the round trip, if
+    /// it is a retransmission. Says so once.
+    pub fn take_round_trip(&mut self) -> Option<Duration> {
+        self.answered.take()
+    }
+
     /// When [`poll`](Self::poll) has something to do; [`Time::NEVER`] if nothing is missing.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
@@ -207,6 +222,9 @@ impl NackGenerator {
                 missing.echo = false;
                 missing.due = now + retry.saturating_sub(echo_after);
             } else {
+                if missing.requests == 0 {
+                    missing.asked = now;
+                }
                 missing.requests += 1;
                 self.stats.requested += 1;
                 missing.echo = self.echoing;
@@ -253,6 +271,22 @@ mod tests {
         }
         assert_eq!(nack.poll_timeout(), Time::NEVER);
         assert_eq!(ask(&mut nack, ms(100)), []);
+    }
+
+    #[test]
+    fn an_answer_tells_the_round_trip() {
+        let mut nack = NackGenerator::new();
+        for sequence in [1, 5] {
+            nack.on_packet(ms(0), sequence);
+        }
+        assert_eq!(ask(&mut nack, ms(8)), [2, 3, 4]);
+        nack.on_packet(ms(60), 3);
+        assert_eq!(nack.take_round_trip(), Some(Duration::from_millis(52)));
+        assert_eq!(nack.take_round_trip(), None);
+        // Asked for twice: it may be the answer to either.
+        assert_eq!(ask(&mut nack, ms(70)), [2, 4]);
+        nack.on_packet(ms(90), 4);
+        assert_eq!(nack.take_round_trip(), None);
     }
 
     #[test]

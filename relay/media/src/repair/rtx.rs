@@ -17,6 +17,23 @@ const REMEMBERED: usize = 512;
 /// Shortest time between two retransmissions of one packet, whatever the round trip is said to be.
 const MIN_INTERVAL: Duration = Duration::from_millis(5);
 
+/// Retransmissions whose original is remembered, so that their loss can be made good. A power of
+/// two; a second of 10 % lost of 5 Mbit/s, and then some.
+const CARRIED: usize = 256;
+
+/// Why a packet is to be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RtxCause {
+    /// The subscriber asked for it (a NACK).
+    Asked,
+    /// Transport-wide feedback says that the packet was lost ...
+    Lost,
+    /// ... or that the retransmission of it under this sequence number was.
+    LostAgain(u16),
+    /// It has just been sent again, and for safety goes twice.
+    Copy,
+}
+
 /// Why a packet is not sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RtxRefusal {
@@ -33,8 +50,10 @@ pub struct RtxSender {
     next_index: u64,
     /// Bytes that may be sent, times 100.
     budget: u64,
-    /// Outgoing index and time, at place `index % REMEMBERED`.
-    sent: Box<[(u64, Time)]>,
+    /// Outgoing index, time and number of the last retransmission, at place `index % REMEMBERED`.
+    sent: Box<[(u64, Time, u16)]>,
+    /// Sequence numbers of a retransmission and of what it carried, at place `number % CARRIED`.
+    carried: Box<[Option<(u16, u16)>]>,
 }
 
 impl RtxSender {
@@ -45,7 +64,8 @@ impl RtxSender {
         RtxSender {
             next_index: u64::from(first_sequence & 0x7fff),
             budget: BUDGET_MAX,
-            sent: vec![(u64::MAX, Time::ZERO); REMEMBERED].into_boxed_slice(),
+            sent: vec![(u64::MAX, Time::ZERO, 0); REMEMBERED].into_boxed_slice(),
+            carried: vec![None; CARRIED].into_boxed_slice(),
         }
     }
 
@@ -55,7 +75,7 @@ impl RtxSender {
         self.budget = (self.budget + u64::from(bytes) * BUDGET_PERCENT).min(BUDGET_MAX);
     }
 
-    /// The subscriber asks for the outgoing packet `index`, of `bytes`, over a path with this round
+    /// The outgoing packet `index`, of `bytes`, is to be sent again over a path with this round
     /// trip. Gives the packet index to send it under; that index is then used up.
     ///
     /// # Errors
@@ -66,9 +86,18 @@ impl RtxSender {
         index: u64,
         bytes: u16,
         rtt: Duration,
+        cause: RtxCause,
     ) -> Result<u64, RtxRefusal> {
         let place = &mut self.sent[index as usize % REMEMBERED];
-        if place.0 == index && now - place.1 < rtt.max(MIN_INTERVAL) {
+        let before = Some(*place).filter(|(sent, ..)| *sent == index);
+        let under_way = before.is_some_and(|(_, at, number)| match cause {
+            RtxCause::Asked => now - at < rtt.max(MIN_INTERVAL),
+            // It was missed earlier by other means.
+            RtxCause::Lost => true,
+            RtxCause::LostAgain(lost) => number != lost,
+            RtxCause::Copy => false,
+        });
+        if under_way {
             return Err(RtxRefusal::TooSoon);
         }
         let cost = u64::from(bytes) * 100;
@@ -76,8 +105,24 @@ impl RtxSender {
             return Err(RtxRefusal::OverBudget);
         }
         self.budget -= cost;
-        *place = (index, now);
+        let number = self.next_index as u16;
+        *place = (index, now, number);
+        self.carried[usize::from(number) % CARRIED] = Some((number, index as u16));
         Ok(self.take_index())
+    }
+
+    /// Whether the outgoing packet `index` was sent again before, as far as is remembered.
+    #[must_use]
+    pub fn has_sent(&self, index: u64) -> bool {
+        self.sent[index as usize % REMEMBERED].0 == index
+    }
+
+    /// The sequence number of the packet that the retransmission `number` carried, if that is
+    /// remembered.
+    #[must_use]
+    pub fn carried_by(&self, number: u16) -> Option<u16> {
+        let (rtx, original) = self.carried[usize::from(number) % CARRIED]?;
+        (rtx == number).then_some(original)
     }
 
     /// An index for a packet that repairs nothing: padding of a probe.
@@ -100,15 +145,48 @@ mod tests {
     fn once_in_a_round_trip() {
         let mut rtx = RtxSender::new(0xffff);
         let ms = Time::from_millis;
-        assert_eq!(rtx.request(ms(0), 9, 1_000, RTT), Ok(0x7fff));
-        assert_eq!(rtx.request(ms(49), 9, 1_000, RTT), Err(RtxRefusal::TooSoon));
-        assert_eq!(rtx.request(ms(49), 10, 1_000, RTT), Ok(0x8000));
-        assert_eq!(rtx.request(ms(50), 9, 1_000, RTT), Ok(0x8001));
         assert_eq!(
-            rtx.request(ms(51), 9, 1_000, Duration::ZERO),
+            rtx.request(ms(0), 9, 1_000, RTT, RtxCause::Asked),
+            Ok(0x7fff)
+        );
+        assert_eq!(
+            rtx.request(ms(49), 9, 1_000, RTT, RtxCause::Asked),
+            Err(RtxRefusal::TooSoon)
+        );
+        assert_eq!(
+            rtx.request(ms(49), 10, 1_000, RTT, RtxCause::Asked),
+            Ok(0x8000)
+        );
+        assert_eq!(
+            rtx.request(ms(50), 9, 1_000, RTT, RtxCause::Asked),
+            Ok(0x8001)
+        );
+        assert_eq!(
+            rtx.request(ms(51), 9, 1_000, Duration::ZERO, RtxCause::Asked),
             Err(RtxRefusal::TooSoon)
         );
         assert_eq!(rtx.take_index(), 0x8002);
+    }
+
+    #[test]
+    fn feedback_repairs_what_no_request_has() {
+        let mut rtx = RtxSender::new(100);
+        let ms = Time::from_millis;
+        assert_eq!(rtx.request(ms(0), 9, 1_000, RTT, RtxCause::Lost), Ok(100));
+        assert_eq!(rtx.carried_by(100), Some(9));
+        assert_eq!(rtx.carried_by(101), None);
+        // The loss of the original is told again, or asked for too late to have known.
+        for cause in [RtxCause::Lost, RtxCause::Asked] {
+            let again = rtx.request(ms(30), 9, 1_000, RTT, cause);
+            assert_eq!(again, Err(RtxRefusal::TooSoon));
+        }
+        // The retransmission was lost as well: that is known sooner than a request would tell.
+        let lost = RtxCause::LostAgain(100);
+        assert_eq!(rtx.request(ms(40), 9, 1_000, RTT, lost), Ok(101));
+        assert_eq!(
+            rtx.request(ms(41), 9, 1_000, RTT, lost),
+            Err(RtxRefusal::TooSoon)
+        );
     }
 
     proptest! {
@@ -131,7 +209,7 @@ mod tests {
                 }
                 let wanted = index.saturating_sub(back);
                 let recent = last.get(&wanted).is_some_and(|t| now - *t < RTT);
-                match rtx.request(now, wanted, bytes, RTT) {
+                match rtx.request(now, wanted, bytes, RTT, RtxCause::Asked) {
                     Ok(number) => {
                         prop_assert!(!recent);
                         prop_assert_eq!(number, next);
