@@ -347,7 +347,7 @@ impl Engine {
                 };
                 let fresh = self.streams.get_mut(stream);
                 if fresh.is_some_and(|stream| stream.mirrored(sequence)) && self.passes(track) {
-                    self.note_arrival(now, stream, sequence, 0);
+                    self.note_arrival(now, stream, sequence, 0, false);
                     let skipped = Refusal::Skip {
                         counter: None,
                         stream,
