@@ -170,9 +170,8 @@ impl SendLog {
     /// Whether the packet of this number is reported lost, as far as is known.
     #[must_use]
     pub fn is_lost(&self, number: u64) -> bool {
-        let known = self.next.saturating_sub(WINDOW as u64)..self.next;
-        known.contains(&number)
-            && self.entries[place(number)].is_some_and(|entry| entry.state == State::Lost)
+        self.known().contains(&number)
+            && self.entries[self.place(number)].is_some_and(|entry| entry.state == State::Lost)
     }
 
     /// Resolves transport-wide feedback. New facts go to `on_result`, in the order sent; what was
