@@ -1,7 +1,7 @@
 //! The path to one subscriber: numbers of its packets, its estimate, and who gets which part.
 
 use crate::bwe::{Allocator, Estimator, EstimatorConfig, ProbeCluster, SentPacket, Usage};
-use crate::limits::{FEEDBACK_WANTED, STARTING};
+use crate::limits::{DRAINING_LEAST, FEEDBACK_WANTED, STARTING};
 use crate::meter::WIRE_OVERHEAD;
 use sealcast_model::{SessionMedia, Time};
 use std::time::Duration;
@@ -148,9 +148,11 @@ impl Control {
         if !self.heard && (waited > FEEDBACK_WANTED || !self.tells_arrivals) {
             return u64::MAX;
         }
-        // Not the sending rate, which is lower while a queue drains: going down a layer drains it
-        // too, and pausing everything for that would be worse than the queue.
-        self.estimator.estimate()
+        // Less while a queue drains, which a layer less of something does. Not as little as the
+        // sending rate would have it: to pause everything would be worse than the queue.
+        let estimate = self.estimator.estimate();
+        let least = estimate / 100 * DRAINING_LEAST;
+        self.estimator.sending_rate(now).max(least)
     }
 
     /// Whether the path is new, and nothing speaks against what is sent.

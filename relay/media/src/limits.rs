@@ -135,3 +135,8 @@ pub const MIRROR_REPAIRS: usize = 1_024;
 
 /// Tracks that are not mirrored any more and whose home does not know yet.
 pub const MIRRORS_PARTED: usize = 4_096;
+
+/// While a queue drains, a subscriber's bandwidth is divided as if it were less, but not under this
+/// share of the estimate, in percent: switching everything down costs key frames, which lengthen
+/// the queue.
+pub const DRAINING_LEAST: u64 = 70;

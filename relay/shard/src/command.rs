@@ -15,6 +15,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Slots named in one BYE: the five bits of its count (RFC 3550 §6.6).
 const SSRCS_PER_BYE: usize = 31;
 
+/// Canonical name in a BYE: the relay's own, for it leaves with all slots at once.
+const BYE_CNAME: &[u8] = b"relay";
+
 impl Shard {
     /// Carries a command out. What it causes to be sent leaves with the next
     /// [`flush`](Shard::flush). A bug that it sets off costs the session it is about.
@@ -216,9 +219,11 @@ impl Shard {
             let mut plain = [0; 256];
             let mut writer = RtcpWriter::new(&mut plain);
             // RFC 3550 §6.1: "The first RTCP packet in the compound packet MUST always be a report
-            // packet". 31 sources make 136 bytes, so both fit.
+            // packet", and "An SDES packet containing a CNAME item MUST be included in each
+            // compound RTCP packet". 31 sources make 152 bytes, so all fit.
             let written = writer
                 .receiver_report(ssrcs[0], &[])
+                .and_then(|()| writer.sdes_cname(ssrcs[0], BYE_CNAME))
                 .and_then(|()| writer.bye(ssrcs, b""));
             let len = writer.len();
             if written.is_err() {
