@@ -2,7 +2,17 @@
 import type { CallRoom } from "../page/call.js";
 import type { RemoteParticipant, RemoteTrack } from "../src/directory.js";
 import { Emitter } from "../src/emitter.js";
-import type { EncodingStats, OpenCounters, Publication, RoomEvents, RoomState, RoomStats, Source } from "../src/index.js";
+import type {
+  EncodingStats,
+  GroupSnapshot,
+  MemberSnapshot,
+  OpenCounters,
+  Publication,
+  RoomEvents,
+  RoomState,
+  RoomStats,
+  Source,
+} from "../src/index.js";
 
 export interface FakeRoomOptions {
   others: number;
@@ -23,7 +33,11 @@ export interface FakeRoomOptions {
   speaking: number;
   /** One's own connection does not carry one's picture. */
   limited: boolean;
+  /** Keys are a group's: people have names and can write to each other. */
+  group: boolean;
 }
+
+const NAMES = ["Dr. Ada Haas", "Ben Okoro", "Prof. Cleo Lindqvist-Marinescu", "Dev Patel"];
 
 interface FakePublication extends Publication {
   source: Source;
@@ -102,8 +116,9 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
     this.emit("seals", undefined);
   }
 
-  readonly keys = "link" as const;
-  readonly group = undefined;
+  get keys(): "group" | "link" {
+    return this.#options.group ? "group" : "link";
+  }
 
   readonly participant = "PA_own";
   speaker: string | undefined;
@@ -117,8 +132,33 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
     return isFirst && ((source === "camera" && this.#options.paused) || (source === "imaging" && this.#options.withheld));
   }
 
-  memberOf(): undefined {
+  get group(): GroupSnapshot | undefined {
     return undefined;
+  }
+
+  memberOf(participant: string): MemberSnapshot | undefined {
+    if (!this.#options.group) return undefined;
+    const leaf = [...this.participants.keys()].indexOf(participant);
+    const name = NAMES[leaf % NAMES.length] ?? null;
+    const verified = leaf % 3 !== 1;
+    return { leaf, own: false, participant, name, nameVerified: verified, verified, subject: `s-${leaf}`, reason: null };
+  }
+
+  async say(): Promise<void> {}
+
+  /** Others write, point and draw. */
+  talk(): void {
+    const [first, second] = [...this.participants.values()];
+    const screen = [...(first?.tracks.values() ?? [])].find(({ source }) => source === "screen");
+    const says = (who: RemoteParticipant | undefined, body: unknown): void => {
+      if (who) this.emit("message", { participant: who.participant, body });
+    };
+    says(first, { kind: "chat", text: "The second sequence is up. Look at the left lower lobe." });
+    says(second, { kind: "chat", text: "I see it. Could you go two slices up?" });
+    if (!screen) return;
+    says(second, { kind: "pointer", track: screen.track, at: [0.62, 0.4] });
+    const circle = Array.from({ length: 49 }, (_, n) => [0.38 + 0.08 * Math.cos(n / 7.6), 0.55 + 0.12 * Math.sin(n / 7.6)]);
+    says(first, { kind: "stroke", track: screen.track, stroke: 1, points: circle });
   }
 
   waiting(): RemoteTrack[] {

@@ -1,6 +1,6 @@
 /**
  * The page's parts with made-up data, each under an address of its own:
- * `?view=call&tiles=9&screen=1&broken=1&clear=1&state=reconnecting`,
+ * `?view=call&tiles=9&screen=1&broken=1&clear=1&group=1&state=reconnecting`,
  * `?view=call&tiles=4&paused=1&frozen=1&withheld=1&limited=1&speaking=2`, `?view=start&production=1`,
  * `?view=prejoin`, `?view=error&code=room_full`, `?view=left`; all take `&theme=dark`.
  */
@@ -53,6 +53,7 @@ function call(): CallPage {
     withheld: query.has("withheld"),
     speaking: Number(query.get("speaking") ?? -1),
     limited: query.has("limited"),
+    group: query.has("group"),
   });
   const page = new CallPage({
     room,
@@ -63,5 +64,6 @@ function call(): CallPage {
     leave: nothing,
   });
   room.populate();
+  if (query.has("group")) setTimeout(() => room.talk(), 500);
   return page;
 }

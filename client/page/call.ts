@@ -1,5 +1,15 @@
 /** The call: tiles, their marks, the controls, and what the user is told on the way. */
-import { type Link, type PixelSize, type RemoteTrack, type Room, type SealcastError, formatLink } from "../src/index.js";
+import {
+  type Link,
+  type PixelSize,
+  type Publication,
+  type RemoteTrack,
+  type Room,
+  type SealcastError,
+  formatLink,
+} from "../src/index.js";
+import { Annotations } from "./annotations.js";
+import { ChatPanel, badge } from "./chat.js";
 import { brand, copyText } from "./chrome.js";
 import { type ControlName, Controls } from "./controls.js";
 import { type SealDetails, SealDialog, helpDialog } from "./dialogs.js";
@@ -12,6 +22,7 @@ import { QualityWatch, type Watched } from "./quality-watch.js";
 import { MARK_ICONS, OUTSIDE, callMark, markOf, ownMark } from "./seal.js";
 import { shortcutOf } from "./shortcuts.js";
 import { Stage } from "./stage.js";
+import { parseTalk } from "./talk.js";
 import { themeButton } from "./theme.js";
 import { Tile } from "./tile.js";
 import { guestName, plainDeviceError, plainError, plainNotice } from "./words.js";
@@ -40,6 +51,7 @@ export type CallRoom = Pick<
   | "setSize"
   | "setVisible"
   | "isPaused"
+  | "say"
 >;
 
 export interface CallOptions {
@@ -52,6 +64,8 @@ export interface CallOptions {
 }
 
 const SELF = "self";
+/** One's own screen, for others' pointers and lines to be seen on. */
+const OWN_SCREEN = "own-screen";
 const TRACK_LABELS = { audio: "Voice", camera: "Camera", screen: "Screen", imaging: "Imaging" } as const;
 
 /** How long a message stays at the bottom of the call. */
@@ -76,12 +90,16 @@ export class CallPage {
   readonly #quality: QualityWatch;
   readonly #controls: Controls;
   readonly #network: NetworkPanel;
+  readonly #chat: ChatPanel;
+  readonly #annotations: Annotations;
   readonly #banner = el("div", { class: "banner", role: "status", hidden: true });
   readonly #summary = el("div", { class: "call-seal" });
   readonly #toasts = el("div", { class: "toasts", role: "status" });
   readonly #stop: (() => void)[] = [];
   readonly #notices = el("div", { class: "notices", role: "alert" });
   #people: PeopleDialog | undefined;
+  /** The track of one's own screen, while it has a tile. */
+  #sharedScreen: string | undefined;
   #sealDialog: { key: string; dialog: SealDialog } | undefined;
 
   constructor(options: CallOptions) {
@@ -101,13 +119,23 @@ export class CallPage {
       tiles: () => this.#watched(),
       onStats: (stats) => this.#network.update(stats),
     });
+    this.#chat = new ChatPanel({
+      send: (text) => this.#room.say({ kind: "chat", text }),
+      close: () => this.#showChat(false),
+      unread: (count) => badge(this.#controls.button("chat"), "Chat", count),
+    });
+    this.#annotations = new Annotations({
+      // Over the data channel, which may not be open at this moment.
+      tell: (talk) => void this.#room.say(talk, { fleeting: true }).catch(() => undefined),
+      nameOf: (participant) => this.#nameOf(participant),
+    });
     this.element = el(
       "div",
       { class: "call" },
       el("header", { class: "call-header" }, brand(), this.#summary, themeButton()),
       this.#banner,
       this.#notices,
-      el("main", { class: "call-main", id: "main" }, this.#stage.element, this.#network.element),
+      el("main", { class: "call-main", id: "main" }, this.#stage.element, this.#chat.element, this.#network.element),
       this.#toasts,
       el("footer", { class: "call-footer" }, this.#controls.element),
     );
@@ -121,6 +149,7 @@ export class CallPage {
   dispose(): void {
     for (const stop of this.#stop) stop();
     this.#quality.dispose();
+    this.#annotations.dispose();
     this.#stage.dispose();
     this.#sealDialog?.dialog.element.close();
     this.#people?.element.close();
@@ -158,6 +187,7 @@ export class CallPage {
       room.on("participant-left", ({ participant }) => {
         const name = this.#tiles.get(participant.participant)?.name ?? guestName(participant.participant);
         this.#removeTile(participant.participant);
+        this.#annotations.forget(participant.participant);
         announce(`${name} left`);
       }),
       room.on("track-published", (track) => this.#onTrack(track)),
@@ -181,6 +211,7 @@ export class CallPage {
       }),
       room.on("seals", () => this.#drawMarks()),
       room.on("group", () => this.#drawGroup()),
+      room.on("message", ({ participant, body }) => this.#onMessage(participant, body)),
       room.on("group-notice", (notice) => this.#onNotice(plainNotice(notice))),
       room.on("state", () => this.#drawState()),
       room.on("going-away", () => this.#toast("The relay is restarting. The call continues as soon as it is back.")),
@@ -263,6 +294,7 @@ export class CallPage {
       ? this.#addTile(track.track, `${owner}, ${TRACK_LABELS[track.source].toLowerCase()}`, "screen")
       : this.#tiles.get(track.participant);
     if (!tile) return;
+    if (isScreen && this.#room.keys === "group") this.#annotations.attach(track.track, tile.element);
     const media = this.#shown.get(track.track);
     if (track.source === "audio") {
       tile.setAudio(media);
@@ -287,6 +319,7 @@ export class CallPage {
 
   #onTrackGone(track: RemoteTrack): void {
     this.#shown.delete(track.track);
+    this.#annotations.detach(track.track);
     if (track.source === "screen" || track.source === "imaging") this.#removeTile(track.track);
     const tile = this.#tiles.get(track.participant);
     if (track.source === "audio") tile?.setAudio(undefined);
@@ -301,6 +334,12 @@ export class CallPage {
       return [...person.tracks.values()].filter(({ source }) => source === "audio" || source === "camera");
     }
     return [...this.#room.participants.values()].flatMap(({ tracks }) => tracks.get(key) ?? []);
+  }
+
+  /** The publications behind a tile of one's own. */
+  #ownBehind(key: string): Publication[] {
+    if (this.#sharedScreen === undefined) return this.#own.publications();
+    return this.#own.publications().filter(({ source }) => (source === "screen") === (key === OWN_SCREEN));
   }
 
   // The group.
@@ -339,6 +378,30 @@ export class CallPage {
     this.#stage.layOut();
   }
 
+  /** What another member's page said, sealed. */
+  #onMessage(participant: string, body: unknown): void {
+    const talk = parseTalk(body);
+    if (!talk) return;
+    if (talk.kind !== "chat") {
+      this.#annotations.show(participant, talk);
+      return;
+    }
+    const name = this.#nameOf(participant);
+    const member = this.#room.memberOf(participant);
+    this.#chat.receive({ name, verified: member?.nameVerified ?? false }, talk.text);
+    // The log itself speaks while it is shown.
+    if (!this.#chat.shown) announce(`${name} wrote: ${talk.text}`);
+  }
+
+  #showChat(shown: boolean): void {
+    // On a phone there is room for one of the two.
+    if (shown && this.#network.shown) this.#run("network");
+    this.#chat.show(shown);
+    this.#controls.setPressed("chat", shown);
+    if (!shown) this.#controls.button("chat")?.focus();
+    this.#stage.layOut();
+  }
+
   #showPeople(): void {
     const people = new PeopleDialog(() => this.#room.group);
     this.#people = people;
@@ -365,7 +428,7 @@ export class CallPage {
 
   #markFor(key: string): Tile["mark"] {
     const { hasKey, keys } = this.#room;
-    if (key === SELF) return ownMark(this.#own.publications().map(({ seal }) => seal), hasKey);
+    if (isOwn(key)) return ownMark(this.#ownBehind(key).map(({ seal }) => seal), hasKey);
     const tracks = this.#tracksOf(key).map((track) => ({
       seal: this.#room.sealOf(track.track),
       muted: track.muted,
@@ -388,8 +451,8 @@ export class CallPage {
     const tile = this.#tiles.get(key);
     if (!tile) return undefined;
     const tracks =
-      key === SELF
-        ? this.#own.publications().map(({ source, seal }) => ({ label: TRACK_LABELS[source], sealed: seal }))
+      isOwn(key)
+        ? this.#ownBehind(key).map(({ source, seal }) => ({ label: TRACK_LABELS[source], sealed: seal }))
         : this.#tracksOf(key).map(({ source, track }) => ({
             label: TRACK_LABELS[source],
             opened: this.#room.sealOf(track),
@@ -405,7 +468,7 @@ export class CallPage {
     if (name === "camera") return publish.includes("camera");
     if (name === "screen") return publish.includes("screen") && "getDisplayMedia" in navigator.mediaDevices;
     if (name === "invite") return this.#room.hasKey;
-    if (name === "people") return this.#room.keys === "group";
+    if (name === "people" || name === "chat") return this.#room.keys === "group";
     return true;
   }
 
@@ -422,7 +485,11 @@ export class CallPage {
       case "people":
         this.#showPeople();
         break;
+      case "chat":
+        this.#showChat(!this.#chat.shown);
+        break;
       case "network":
+        if (!this.#network.shown && this.#chat.shown) this.#showChat(false);
         this.#network.show(!this.#network.shown);
         this.#controls.setPressed("network", this.#network.shown);
         this.#stage.layOut();
@@ -462,7 +529,23 @@ export class CallPage {
     tile?.setVideo(this.#own.track("camera"));
     tile?.setMuted(!this.#own.isOn("microphone"));
     tile?.setNote(this.#own.isOn("camera") ? "" : "Camera is off");
+    this.#drawOwnScreen();
     this.#drawMarks();
+  }
+
+  /** Shown to oneself only where others can point at it. */
+  #drawOwnScreen(): void {
+    const shared = this.#own.publications().find(({ source }) => source === "screen");
+    if (this.#sharedScreen !== undefined && this.#sharedScreen !== shared?.track) {
+      this.#annotations.detach(this.#sharedScreen);
+      this.#removeTile(OWN_SCREEN);
+      this.#sharedScreen = undefined;
+    }
+    if (!shared?.track || this.#room.keys !== "group") return;
+    this.#sharedScreen = shared.track;
+    const tile = this.#addTile(OWN_SCREEN, "Your screen", "screen");
+    tile.setVideo(this.#own.track("screen"));
+    this.#annotations.attach(shared.track, tile.element);
   }
 
   #drawState(): void {
@@ -489,4 +572,8 @@ export class CallPage {
     this.#toasts.append(toast);
     setTimeout(() => toast.remove(), TOAST_MS);
   }
+}
+
+function isOwn(key: string): boolean {
+  return key === SELF || key === OWN_SCREEN;
 }

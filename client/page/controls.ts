@@ -2,7 +2,7 @@
 import { el, fill } from "./dom.js";
 import { icon, type IconName } from "./icons.js";
 
-export type ControlName = "microphone" | "camera" | "screen" | "invite" | "people" | "network" | "help" | "leave";
+export type ControlName = "microphone" | "camera" | "screen" | "invite" | "people" | "chat" | "network" | "help" | "leave";
 
 interface ControlSpec {
   name: ControlName;
@@ -19,6 +19,7 @@ const CONTROLS: readonly ControlSpec[] = [
   { name: "screen", label: "Share screen", icon: "screen", shortcut: "S" },
   { name: "invite", label: "Invite", icon: "link", shortcut: "I" },
   { name: "people", label: "People", icon: "people", shortcut: "P" },
+  { name: "chat", label: "Chat", icon: "chat", shortcut: "C" },
   { name: "network", label: "Network", icon: "chart", shortcut: "N" },
   { name: "help", label: "Keyboard", icon: "help", shortcut: "?" },
   { name: "leave", label: "Leave", icon: "leave", shortcut: "Shift + L" },
@@ -46,6 +47,10 @@ export class Controls {
       return button;
     });
     this.element = el("div", { class: "controls", role: "group", "aria-label": "Call" }, ...buttons);
+  }
+
+  button(name: ControlName): HTMLButtonElement | null {
+    return this.#buttons.get(name) ?? null;
   }
 
   setPressed(name: ControlName, pressed: boolean): void {

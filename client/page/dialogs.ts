@@ -10,6 +10,7 @@ export const SHORTCUTS: readonly (readonly [string, string])[] = [
   ["S", "Share the screen, or stop"],
   ["I", "Copy the invitation link"],
   ["P", "Who is in, and the code to compare"],
+  ["C", "Show or hide the chat"],
   ["N", "Show or hide network figures"],
   ["?", "Show this list"],
   ["Shift + L", "Leave the consult"],

@@ -21,6 +21,8 @@ export function shortcutOf(event: KeyboardEvent): ControlName | undefined {
       return "invite";
     case "p":
       return "people";
+    case "c":
+      return "chat";
     case "n":
       return "network";
     default:

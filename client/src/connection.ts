@@ -46,6 +46,8 @@ interface ConnectionEvents {
   event: RelayEvent;
   /** Over the data channel. What it says of own encodings is seen to already. */
   notice: Exclude<DataNotice, { type: "encodings" }>;
+  /** A sealed message that came over the data channel. */
+  data: Uint8Array<ArrayBuffer>;
   /** A new media session replaced the former one; MIDs and assignments stay. */
   "media-replaced": MediaSession;
   phase: RecoveryPhase;
@@ -106,6 +108,15 @@ export class Connection extends Emitter<ConnectionEvents> {
     if (this.#closed) return Promise.reject(new ClosedError("the room was left"));
     if (!this.#socket) return Promise.reject(new ConnectionLostError(`no socket for ${type}`));
     return this.#socket.request(type, fields);
+  }
+
+  /**
+   * Sends a sealed message over the data channel.
+   *
+   * @throws ConnectionLostError where it is not open, or takes no more now
+   */
+  sendData(message: Uint8Array<ArrayBuffer>): void {
+    if (!this.#media?.sendData(message)) throw new ConnectionLostError("the data channel takes nothing now");
   }
 
   /** Offers the layout anew, after a line was added to it. Offers go one after the other. */
@@ -209,6 +220,7 @@ export class Connection extends Emitter<ConnectionEvents> {
       } else this.#feed({ type: state === "failed" ? "media-failed" : "media-disconnected" });
     });
     media.on("notice", (notice) => this.emit("notice", notice));
+    media.on("data", (message) => this.emit("data", message));
     media.on("violation", (error) => this.#giveUp(error));
     return media;
   }

@@ -7,7 +7,7 @@ import type { Connection } from "./connection.js";
 import type { GroupNotice, GroupSnapshot, Issuer, MemberSnapshot } from "./e2ee/messages.js";
 import type { Sealing } from "./e2ee/sealing.js";
 import { Emitter } from "./emitter.js";
-import { RelayError, SealcastError } from "./errors.js";
+import { RelayError, SealcastError, WorkerError } from "./errors.js";
 import type { Joined, RelayEvent } from "./protocol.js";
 
 /** What the application's issuer says of a person, given the public key of their device. */
@@ -38,6 +38,12 @@ interface GroupEvents {
 /** Bytes of randomness in the id of somebody without an identity. */
 const ID_BYTES = 8;
 
+interface Saying {
+  fleeting: boolean;
+  resolve(): void;
+  reject(error: SealcastError): void;
+}
+
 export class RoomGroup extends Emitter<GroupEvents> {
   readonly #connection: Connection;
   readonly #sealing: Sealing;
@@ -46,6 +52,9 @@ export class RoomGroup extends Emitter<GroupEvents> {
   #participant = "";
   #joined = false;
   #snapshot: GroupSnapshot | undefined;
+  #nextRequest = 1;
+  /** Messages of the application that are being sealed. */
+  readonly #saying = new Map<number, Saying>();
 
   constructor(connection: Connection, sealing: Sealing, identity: IdentityOptions) {
     super();
@@ -54,7 +63,13 @@ export class RoomGroup extends Emitter<GroupEvents> {
     this.#identity = identity;
     sealing.on("group-key", (key) => void this.#join(key));
     sealing.on("group-send", (message) => void this.#send(message));
-    sealing.on("sealed-send", (message) => void this.#sendSealed(message));
+    sealing.on("sealed-send", ({ message, request }) => void this.#sendSealed(message, request));
+    sealing.on("say-refused", ({ request, message }) => {
+      this.#take(request)?.reject(new WorkerError(message));
+    });
+    connection.on("data", (message) => {
+      if (!sealing.hasLinkKey) sealing.sealedMessage(message, null);
+    });
     sealing.on("group-changed", (snapshot) => {
       this.#snapshot = snapshot;
       this.emit("changed", snapshot);
@@ -91,12 +106,21 @@ export class RoomGroup extends Emitter<GroupEvents> {
     const message = decodeBase64(event.data);
     if (!message) return;
     if (event.type === "group") this.#sealing.groupMessage(message);
-    else this.#sealing.sealedMessage(message);
+    else this.#sealing.sealedMessage(message, event.participant);
   }
 
-  /** Seals a message for everybody in the group. */
-  say(body: unknown): void {
-    this.#sealing.say(body);
+  /**
+   * Seals a message for everybody in the group and has the relay hand it on.
+   *
+   * @param fleeting it is out of date in a moment: it goes over the data channel, and is lost where
+   *   that does not take it
+   */
+  say(body: unknown, fleeting: boolean): Promise<void> {
+    const request = this.#nextRequest++;
+    return new Promise((resolve, reject) => {
+      this.#saying.set(request, { fleeting, resolve, reject });
+      this.#sealing.say(request, body);
+    });
   }
 
   /** Asks for new keys, for instance when a device may have been in others' hands. */
@@ -132,13 +156,23 @@ export class RoomGroup extends Emitter<GroupEvents> {
     }
   }
 
-  async #sendSealed(message: Uint8Array): Promise<void> {
+  async #sendSealed(message: Uint8Array<ArrayBuffer>, request: number | null): Promise<void> {
+    const saying = request === null ? undefined : this.#take(request);
     try {
-      await this.#connection.request("sealed", { data: encodeBase64(message) });
+      if (saying?.fleeting) this.#connection.sendData(message);
+      else await this.#connection.request("sealed", { data: encodeBase64(message) });
+      saying?.resolve();
     } catch (error) {
-      // Who we are is asked for again; what people write to each other must not vanish unseen.
-      if (error instanceof SealcastError) this.emit("failed", error);
+      // Who we are, which is what the worker sends by itself, is asked for again.
+      if (error instanceof SealcastError) saying?.reject(error);
+      else throw error;
     }
+  }
+
+  #take(request: number): Saying | undefined {
+    const saying = this.#saying.get(request);
+    this.#saying.delete(request);
+    return saying;
   }
 }
 

@@ -28,9 +28,14 @@ export interface MediaLayout {
   readonly codecs: Readonly<Record<VideoSource, VideoCodec>>;
 }
 
+/** Bytes that wait on the data channel before it takes no more: what is fleeting is late by then. */
+const MAX_BUFFERED = 64 * 1024;
+
 interface MediaEvents {
   state: "connected" | "disconnected" | "failed";
   notice: Exclude<DataNotice, { type: "encodings" }>;
+  /** A sealed message of another participant. */
+  data: Uint8Array<ArrayBuffer>;
   /** The data channel carried something that the protocol does not allow. */
   violation: ProtocolError;
 }
@@ -49,6 +54,7 @@ export class MediaSession extends Emitter<MediaEvents> {
   readonly #pc: RTCPeerConnection;
   readonly #layout: MediaLayout;
   readonly #sealing: Sealing;
+  readonly #channel: RTCDataChannel;
   readonly #senders = new Map<string, Sending>();
   readonly #slots: Record<Kind, RTCRtpTransceiver[]> = { audio: [], video: [] };
   #closed = false;
@@ -63,8 +69,9 @@ export class MediaSession extends Emitter<MediaEvents> {
     for (const kind of ["audio", "video"] as const) {
       for (let index = 0; index < layout.slots[kind]; index++) this.#addSlot({ kind, index });
     }
-    const channel = this.#pc.createDataChannel(DATA_CHANNEL_LABEL, { ordered: true });
-    channel.onmessage = ({ data }: MessageEvent<unknown>) => this.#onData(data);
+    this.#channel = this.#pc.createDataChannel(DATA_CHANNEL_LABEL, { ordered: true });
+    this.#channel.binaryType = "arraybuffer";
+    this.#channel.onmessage = ({ data }: MessageEvent<unknown>) => this.#onData(data);
   }
 
   /** An offer with every line of the layout; to be answered with {@link accept}. */
@@ -122,6 +129,13 @@ export class MediaSession extends Emitter<MediaEvents> {
     return this.#slots[kind][index]?.receiver.track;
   }
 
+  /** Sends a sealed message over the data channel. False where it is not open, or lags behind. */
+  sendData(message: Uint8Array<ArrayBuffer>): boolean {
+    if (this.#channel.readyState !== "open" || this.#channel.bufferedAmount > MAX_BUFFERED) return false;
+    this.#channel.send(message);
+    return true;
+  }
+
   getStats(): Promise<RTCStatsReport> {
     return this.#pc.getStats();
   }
@@ -159,7 +173,11 @@ export class MediaSession extends Emitter<MediaEvents> {
   #onData(data: unknown): void {
     if (this.#closed) return;
     try {
-      if (typeof data !== "string") throw new ProtocolError("the relay sent a binary data message");
+      if (data instanceof ArrayBuffer) {
+        this.emit("data", new Uint8Array(data));
+        return;
+      }
+      if (typeof data !== "string") throw new ProtocolError("the relay sent a data message of no known kind");
       const notice = decodeNotice(data);
       if (notice?.type === "encodings") this.#onEncodings(notice.mid, notice.active);
       else if (notice) this.emit("notice", notice);

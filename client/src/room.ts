@@ -146,10 +146,17 @@ export class Room extends Emitter<RoomEvents> {
     return this.#group.memberOf(participant);
   }
 
-  /** Sends a message to everybody in the group, sealed. `body`: what JSON can hold, up to 15 KiB. */
-  say(body: unknown): void {
+  /**
+   * Sends a message to everybody in the group, sealed. Resolves once the relay has handed it on.
+   *
+   * @param body what JSON can hold, up to 15 KiB
+   * @param options `fleeting`: what is out of date in a moment, such as a pointer's position, goes
+   *   over the data channel and may be lost there
+   * @throws RelayError (`rate_limited`), ConnectionLostError, WorkerError where there is no key yet
+   */
+  async say(body: unknown, { fleeting = false }: { fleeting?: boolean } = {}): Promise<void> {
     this.#assertOpen();
-    this.#group.say(body);
+    await this.#group.say(body, fleeting);
   }
 
   /** Asks the group for new keys. */

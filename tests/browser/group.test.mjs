@@ -167,6 +167,85 @@ describe("a consult with group keys", () => {
     }
     for (const ghost of ghosts) await ghost.leave();
   });
+
+  test("people write to each other, by verified name, and point at a shared screen", async () => {
+    const [a, b] = pages;
+    const lane = (name) => relay.metric("sealcast_sealed_messages_total", { lane: name });
+    const before = { signalling: await lane("signalling"), data: await lane("data_channel") };
+    const text = `Left lower lobe ${randomBytes(6).toString("hex")}`;
+    await a.press("c");
+    await a.type("#chat-text", text);
+    await a.press("Enter");
+    await a.waitFor("the message is sent", () =>
+      document.querySelector(".chat-message.own")?.dataset.state === "sent");
+    await b.waitFor("an unread mark", () => document.querySelector("#control-chat .control-badge")?.textContent === "1");
+    assert.equal(await b.evaluate(() => document.querySelector("#control-chat").getAttribute("aria-label")), "Chat, 1 unread");
+    await b.press("c");
+    const seen = await b.waitFor("the message", () => {
+      const message = document.querySelector("[role=log] .chat-message");
+      const read = (selector) => message?.querySelector(selector);
+      return message && [
+        read(".chat-name").textContent,
+        read(".chat-identity").dataset.identity,
+        read(".chat-text").textContent,
+        document.querySelector("#control-chat .control-badge"),
+      ];
+    });
+    assert.deepEqual(seen, ["Ada Haas", "verified", text, null]);
+    for (const page of [a, b]) await page.press("Escape");
+    assert.equal((await lane("signalling")) - before.signalling, 1);
+
+    await a.click("#control-screen");
+    const track = await b.waitFor("Ada's screen", () =>
+      document.querySelector(".tile-screen.has-video .annotation-tools")?.closest("[data-tile]").dataset.tile);
+    await b.evaluate((id) => {
+      const tile = document.querySelector(`[data-tile="${id}"]`);
+      tile.querySelector(".annotation-tools button").click();
+      const layer = tile.querySelector(".annotations");
+      const { left, top, width, height } = layer.getBoundingClientRect();
+      const at = { clientX: left + width * 0.25, clientY: top + height * 0.5, bubbles: true };
+      layer.dispatchEvent(new PointerEvent("pointermove", at));
+    }, track);
+    const pointer = await a.waitFor("Ben's pointer on Ada's own screen", () => {
+      const dot = document.querySelector('[data-tile="own-screen"] .annotation-pointer');
+      return dot && [dot.textContent, Math.round(parseFloat(dot.style.left)), Math.round(parseFloat(dot.style.top))];
+    });
+    assert.deepEqual(pointer, ["Ben Okoro", 25, 50]);
+    assert.ok((await lane("data_channel")) > before.data, "by the data channel");
+    await a.click("#control-screen");
+    assert.ok(!relay.log().includes(text), "the relay did not see what was written");
+  });
+
+  test("a member who claims another's pseudonym before its owner does is not believed", async () => {
+    const [a, b] = pages;
+    const mallory = await GroupPeer.join(relay, await relay.token(room, ALL), {
+      identify: vouched,
+      config: { issuer: { ...issuer, room } },
+    });
+    await until("Mallory is in", () => mallory.member.sendingEpoch() !== undefined);
+    const claim = (participant) => mallory.sendSealed(JSON.stringify({ type: "presence", participant, name: "Mallory" }));
+    // The relay tells everybody who joined before that one can have said anything.
+    const claimed = [];
+    mallory.onRoomEvent = ({ type, participant }) => {
+      if (type === "participant_joined") claimed.push(claim(participant).then(() => participant));
+    };
+    const d = await join(chromium, relay, consult(), named("Dev Patel"));
+    assert.deepEqual(await Promise.all(claimed), [d.participant], "the claim went out");
+    for (const page of [a, b]) {
+      await page.waitFor("the owner's name on its tile", (id) =>
+        document.querySelector(`[data-tile="${id}"]`)?.getAttribute("aria-label") === "Dev Patel", d.participant);
+    }
+    await waitOpened(a, [d.participant], 20, ["audio"]);
+    // Once somebody holds it, another one's claim is shown.
+    await claim(d.participant);
+    for (const page of [a, b, d]) {
+      await page.waitFor("the notice", () => document.querySelector(".notices")?.textContent.includes("pretends to be"));
+    }
+    assert.equal((await a.evaluate(() => window.sealcast.room.group.members.length)), 4);
+    await mallory.leave();
+    await d.close();
+    await until("two members again", async () => (await group(a)).members.length === 2);
+  });
 });
 
 test("Chromium and Firefox are one group; when the relay restarts in mid-call, it goes on, and so does the media", async () => {

@@ -40,6 +40,8 @@ export class GroupPeer {
   sealed = [];
   /** What the relay did not take, and what the member did not. */
   refusals = [];
+  /** Called with each event of signalling. */
+  onRoomEvent = () => {};
   #timer;
   #closed = false;
 
@@ -79,6 +81,7 @@ export class GroupPeer {
   }
 
   #onEvent(event) {
+    this.onRoomEvent(event);
     if (event.type === "sealed") this.sealed.push(event);
     if (event.type !== "group" || this.#closed) return;
     try {

@@ -98,9 +98,13 @@ export type ToWorker =
   | { type: "group-message"; message: Uint8Array<ArrayBuffer> }
   | { type: "group-refused" }
   | { type: "group-rotate" }
-  | { type: "sealed-message"; message: Uint8Array<ArrayBuffer> }
-  /** Seal this for everybody in the group; anything that JSON can hold. */
-  | { type: "say"; body: unknown };
+  /** `from`: who sent it by the relay's word, where the lane has one. */
+  | { type: "sealed-message"; message: Uint8Array<ArrayBuffer>; from: string | null }
+  /**
+   * Seal this for everybody in the group; anything that JSON can hold. Answered by `sealed-send` or
+   * `say-refused` with the same `request`.
+   */
+  | { type: "say"; request: number; body: unknown };
 
 export type FromWorker =
   | { type: "ready" }
@@ -109,7 +113,9 @@ export type FromWorker =
   | { type: "seal-refused"; request: number; message: string }
   | { type: "group-key"; jwk: string }
   | { type: "group-send"; message: Uint8Array<ArrayBuffer> }
-  | { type: "sealed-send"; message: Uint8Array<ArrayBuffer> }
+  /** `request`: the `say` that this is for; the worker's own messages have none. */
+  | { type: "sealed-send"; message: Uint8Array<ArrayBuffer>; request: number | null }
+  | { type: "say-refused"; request: number; message: string }
   | { type: "group-changed"; group: GroupSnapshot }
   | { type: "group-notice"; notice: GroupNotice }
   | { type: "said"; participant: string; body: unknown }

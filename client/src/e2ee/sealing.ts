@@ -31,7 +31,8 @@ interface SealingEvents {
   /** To be sent to the delivery service. */
   "group-send": Uint8Array<ArrayBuffer>;
   /** To be sent to everybody, sealed already. */
-  "sealed-send": Uint8Array<ArrayBuffer>;
+  "sealed-send": { message: Uint8Array<ArrayBuffer>; request: number | null };
+  "say-refused": { request: number; message: string };
   "group-changed": GroupSnapshot;
   "group-notice": GroupNotice;
   said: { participant: string; body: unknown };
@@ -120,12 +121,14 @@ export class Sealing extends Emitter<SealingEvents> {
     this.#post({ type: "group-refused" });
   }
 
-  sealedMessage(message: Uint8Array<ArrayBuffer>): void {
-    this.#post({ type: "sealed-message", message });
+  /** @param from who sent it, by the relay's word; `null` where the lane has none */
+  sealedMessage(message: Uint8Array<ArrayBuffer>, from: string | null): void {
+    this.#post({ type: "sealed-message", message, from });
   }
 
-  say(body: unknown): void {
-    this.#post({ type: "say", body });
+  /** Answered by `sealed-send` or `say-refused` with the same `request`. */
+  say(request: number, body: unknown): void {
+    this.#post({ type: "say", request, body });
   }
 
   rotate(): void {
@@ -185,7 +188,10 @@ export class Sealing extends Emitter<SealingEvents> {
         this.emit("group-send", message.message);
         break;
       case "sealed-send":
-        this.emit("sealed-send", message.message);
+        this.emit("sealed-send", { message: message.message, request: message.request });
+        break;
+      case "say-refused":
+        this.emit("say-refused", { request: message.request, message: message.message });
         break;
       case "group-changed":
         this.emit("group-changed", message.group);

@@ -29,8 +29,8 @@ const RETRY_AFTER_MS = 3_000;
 export interface GroupOutput {
   /** For the delivery service. */
   send(message: Uint8Array): void;
-  /** For the other members, sealed. */
-  sealed(message: Uint8Array): void;
+  /** For the other members, sealed. `request`: the application's, if it is not of our own. */
+  sealed(message: Uint8Array, request: number | null): void;
   /** What the page is to know has changed. */
   changed(snapshot: GroupSnapshot): void;
   notice(notice: GroupNotice): void;
@@ -181,7 +181,8 @@ export class GroupKeys implements Opener {
 
   // Sealed messages.
 
-  onSealed(message: Uint8Array): void {
+  /** @param from who sent it, by the relay's word; `null` where the lane has none */
+  onSealed(message: Uint8Array, from: string | null): void {
     const member = this.#member;
     if (!member) return;
     let opened;
@@ -194,7 +195,7 @@ export class GroupKeys implements Opener {
     const { leaf, content: bytes } = opened;
     opened.free();
     const content = decodeContent(bytes);
-    if (content?.type === "presence") this.#onPresence(leaf, content.presence);
+    if (content?.type === "presence") this.#onPresence(leaf, content.presence, from);
     else if (content?.type === "who") this.#answer();
     else if (content?.type === "app") {
       const sender = this.#people.get(leaf);
@@ -202,17 +203,28 @@ export class GroupKeys implements Opener {
     }
   }
 
-  /** Seals a message of the application for everybody in the group. */
-  say(body: unknown): void {
-    this.#seal(encodeContent({ type: "app", body }));
+  /**
+   * Seals a message of the application for everybody in the group.
+   *
+   * @throws where there is no key yet, or the message is too long
+   */
+  say(request: number, body: unknown): void {
+    const member = this.#member;
+    if (member?.sendingEpoch() === undefined) throw new Error("no-group: there is no key to seal with yet");
+    this.#output.sealed(member.sealMetadata(encodeContent({ type: "app", body })), request);
   }
 
-  #onPresence(leaf: number, presence: Presence): void {
+  #onPresence(leaf: number, presence: Presence, from: string | null): void {
     const holder = this.#leaves.get(presence.participant);
-    if (holder !== undefined && holder !== leaf) {
+    const isOwn = presence.participant === this.#presence.participant;
+    if (isOwn || (holder !== undefined && holder !== leaf)) {
       this.#output.notice({ type: "impersonation", participant: presence.participant, leaf });
       return;
     }
+    // A member can claim any pseudonym, and the relay can say anything of who sent what: a claim is
+    // taken only where the two agree (§11.9). They also differ in what a client sealed just before
+    // it had to join afresh, which is no reason for alarm.
+    if (presence.participant !== from) return;
     const before = this.#people.get(leaf);
     if (before && before.participant !== presence.participant) this.#leaves.delete(before.participant);
     const vouched = this.#vouchedName(leaf, presence.assertion);
@@ -254,7 +266,7 @@ export class GroupKeys implements Opener {
     const member = this.#member;
     if (member?.sendingEpoch() === undefined) return;
     try {
-      this.#output.sealed(member.sealMetadata(content));
+      this.#output.sealed(member.sealMetadata(content), null);
     } catch (error) {
       console.error("sealcast: a message could not be sealed and was not sent:", error);
     }

@@ -62,7 +62,7 @@ function handle(transforms: RoomTransforms, message: Exclude<ToWorker, { type: "
     case "group":
       group = new GroupKeys(message.suite, {
         send: (bytes) => post({ type: "group-send", message: exact(bytes) }),
-        sealed: (bytes) => post({ type: "sealed-send", message: exact(bytes) }),
+        sealed: (bytes, request) => post({ type: "sealed-send", message: exact(bytes), request }),
         changed: (snapshot) => post({ type: "group-changed", group: snapshot }),
         notice: (notice) => post({ type: "group-notice", notice }),
         message: (participant, body) => post({ type: "said", participant, body }),
@@ -108,10 +108,14 @@ function handleGroup(keys: GroupKeys, message: GroupInput): void {
       keys.rotate();
       break;
     case "sealed-message":
-      keys.onSealed(message.message);
+      keys.onSealed(message.message, message.from);
       break;
     case "say":
-      keys.say(message.body);
+      try {
+        keys.say(message.request, message.body);
+      } catch (error) {
+        post({ type: "say-refused", request: message.request, message: String(error) });
+      }
       break;
   }
 }

@@ -118,6 +118,7 @@ function wrap(page, errors, special) {
     ...special,
     evaluate: (script, argument) => page.evaluate(script, argument),
     click: (selector) => page.click(selector),
+    type: (selector, text) => page.type(selector, text),
     press: (key) => page.keyboard.press(key),
     screenshot: (path) => page.screenshot({ path }),
     close: () => page.close(),
