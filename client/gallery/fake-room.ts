@@ -146,6 +146,12 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
 
   async say(): Promise<void> {}
 
+  unopened(): { participant: string; source: Source; since: number }[] {
+    const [first] = this.participants.keys();
+    if (!this.#options.group || this.#options.broken === 0 || first === undefined) return [];
+    return [{ participant: first, source: "audio", since: this.#started }];
+  }
+
   /** Others write, point and draw. */
   talk(): void {
     const [first, second] = [...this.participants.values()];

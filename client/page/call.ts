@@ -25,6 +25,7 @@ import { Stage } from "./stage.js";
 import { parseTalk } from "./talk.js";
 import { themeButton } from "./theme.js";
 import { Tile } from "./tile.js";
+import { failingSince, troubleWords } from "./trouble.js";
 import { guestName, plainDeviceError, plainError, plainNotice } from "./words.js";
 
 /** What the page uses of a room. */
@@ -52,6 +53,7 @@ export type CallRoom = Pick<
   | "setVisible"
   | "isPaused"
   | "say"
+  | "unopened"
 >;
 
 export interface CallOptions {
@@ -97,6 +99,8 @@ export class CallPage {
   readonly #toasts = el("div", { class: "toasts", role: "status" });
   readonly #stop: (() => void)[] = [];
   readonly #notices = el("div", { class: "notices", role: "alert" });
+  readonly #trouble = el("div", { class: "trouble", role: "status" });
+  #troubleWords = "";
   #people: PeopleDialog | undefined;
   /** The track of one's own screen, while it has a tile. */
   #sharedScreen: string | undefined;
@@ -135,6 +139,7 @@ export class CallPage {
       el("header", { class: "call-header" }, brand(), this.#summary, themeButton()),
       this.#banner,
       this.#notices,
+      this.#trouble,
       el("main", { class: "call-main", id: "main" }, this.#stage.element, this.#chat.element, this.#network.element),
       this.#toasts,
       el("footer", { class: "call-footer" }, this.#controls.element),
@@ -209,7 +214,11 @@ export class CallPage {
         else this.#toast("Whoever leads the consult muted you.");
         this.#own.onMuted(publication);
       }),
-      room.on("seals", () => this.#drawMarks()),
+      room.on("seals", () => {
+        this.#drawMarks();
+        this.#drawTrouble();
+      }),
+      room.on("unopened", () => this.#drawTrouble()),
       room.on("group", () => this.#drawGroup()),
       room.on("message", ({ participant, body }) => this.#onMessage(participant, body)),
       room.on("group-notice", (notice) => this.#onNotice(plainNotice(notice))),
@@ -424,6 +433,23 @@ export class CallPage {
       fill(this.#summary, icon(MARK_ICONS[summary.state]), el("span", {}, summary.label));
     }
     this.#sealDialog?.dialog.update();
+  }
+
+  /** Who cannot open whom. */
+  #drawTrouble(): void {
+    const others = [...this.#room.participants.values()];
+    const incoming = others.flatMap(({ participant, tracks }) =>
+      [...tracks.values()].flatMap(({ track, source, muted }) => {
+        const since = muted ? undefined : failingSince(this.#room.sealOf(track));
+        return since === undefined ? [] : [{ name: this.#nameOf(participant), source, since }];
+      }),
+    );
+    const outgoing = this.#room.unopened().map(({ participant, source, since }) => ({ name: this.#nameOf(participant), source, since }));
+    const words = troubleWords(incoming, outgoing);
+    if (words.join("\n") === this.#troubleWords) return;
+    this.#troubleWords = words.join("\n");
+    fill(this.#trouble, ...words.map((text) => el("div", { class: "notice notice-warning" }, icon("alert"), el("div", {}, text))));
+    this.#stage.layOut();
   }
 
   #markFor(key: string): Tile["mark"] {

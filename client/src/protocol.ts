@@ -137,6 +137,8 @@ const EVENTS = {
   group: { data: "string" },
   /** A sealed message of another participant, base64. */
   sealed: { participant: "string", data: "string" },
+  /** Somebody says that they cannot open an own track, or can again. */
+  track_unopened: { participant: "string", track: "string", failing: "boolean" },
   going_away: { seconds: "number" },
 } as const satisfies Record<string, Fields>;
 
@@ -169,7 +171,11 @@ export interface TrackReport {
   track: string;
   opened: number;
   unknown_key: number;
-  failed: number;
+  altered: number;
+  misattributed: number;
+  malformed: number;
+  /** The newest frames did not open. */
+  failing: boolean;
 }
 
 /** A client's request and the response it gets. */

@@ -43,6 +43,8 @@ export interface RoomEvents {
   "publication-updated": { publication: Publication; blocked?: string };
   /** Once a second: how sealing and opening goes; read it from `sealOf` and `Publication.seal`. */
   seals: undefined;
+  /** Others could not open what this participant sends, or can again: read it from `unopened`. */
+  unopened: undefined;
   /** The group changed: who is in, its code, its keys. Read it from `group`. */
   group: GroupSnapshot;
   /** Something about the group that people should be told. */
@@ -80,6 +82,8 @@ export class Room extends Emitter<RoomEvents> {
   readonly #sampler = new StatsSampler();
   #opened: Record<string, OpenCounters> = {};
   #groupCounters: GroupCounters | null = null;
+  /** By participant and own track. */
+  readonly #unopened = new Map<string, { participant: string; source: Source; since: number }>();
   #joined: Joined | undefined;
   /** Changes not reported yet, until whoever called `connect` had the chance to listen. */
   #unreported: DirectoryChange[] | undefined = [];
@@ -250,6 +254,11 @@ export class Room extends Emitter<RoomEvents> {
     return this.#subscriptions.isPaused(track.track);
   }
 
+  /** Who says that they cannot open what this participant sends, which source, and since when. */
+  unopened(): { participant: string; source: Source; since: number }[] {
+    return [...this.#unopened.values()];
+  }
+
   /** What became of a remote track's frames; `undefined` before the first. */
   sealOf(track: string): OpenCounters | undefined {
     return this.#opened[track];
@@ -321,6 +330,7 @@ export class Room extends Emitter<RoomEvents> {
         const publication = this.#publications.byLine(line);
         if (publication) publication.seal = counters;
       }
+      if (this.#reporter.isDue(opened)) this.#sendReport();
       this.emit("seals", undefined);
     });
     this.#group.on("changed", (group) => this.emit("group", group));
@@ -353,6 +363,7 @@ export class Room extends Emitter<RoomEvents> {
 
   #onJoined(joined: Joined): void {
     this.#joined = joined;
+    this.#unopened.clear();
     this.#group.onJoined(joined);
     this.#subscriptions.onMediaReplaced();
     this.#report(this.#directory.reset(joined.participant, joined.participants, joined.seq));
@@ -389,6 +400,13 @@ export class Room extends Emitter<RoomEvents> {
           srtpProfile: event.srtp_profile,
         });
         break;
+      case "track_unopened":
+        this.#onUnopened(event);
+        break;
+      case "participant_left":
+        for (const [key, { participant }] of this.#unopened) if (participant === event.participant) this.#unopened.delete(key);
+        this.emit("unopened", undefined);
+        break;
       case "going_away":
         this.emit("going-away", { seconds: event.seconds });
         break;
@@ -405,6 +423,14 @@ export class Room extends Emitter<RoomEvents> {
     this.#speaker = speaker;
     if (speaker !== undefined) this.#subscriptions.promote(speaker);
     this.emit("speaker", speaker);
+  }
+
+  #onUnopened({ participant, track, failing }: EventOf<"track_unopened">): void {
+    const publication = this.#publications.byTrack(track);
+    const key = `${participant} ${track}`;
+    if (!publication || !failing) this.#unopened.delete(key);
+    else this.#unopened.set(key, { participant, source: publication.source, since: Date.now() });
+    this.emit("unopened", undefined);
   }
 
   #onOwnTrack(track: string, change: (own: OwnPublication) => void, blocked?: string): void {

@@ -126,10 +126,21 @@ test("base64 of any length survives", () => {
 test("reports hold what has changed, once, and 128 tracks at most", () => {
   const reporter = new Reporter();
   const counters = (opened: number, unknownKey: number) => ({ ...new OpenTally(0).counters, opened, unknownKey, inauthentic: 1, misattributed: 1 });
-  assert.deepEqual(reporter.take({ a: counters(5, 1) }), [{ track: "a", opened: 5, unknown_key: 1, failed: 2 }]);
+  assert.deepEqual(reporter.take({ a: counters(5, 1) }), [{ track: "a", failing: false, opened: 5, unknown_key: 1, altered: 1, misattributed: 1, malformed: 0 }]);
   assert.deepEqual(reporter.take({ a: counters(5, 1) }), []);
-  assert.deepEqual(reporter.take({ a: counters(9, 1) }), [{ track: "a", opened: 4, unknown_key: 0, failed: 0 }]);
+  assert.deepEqual(reporter.take({ a: counters(9, 1) }), [{ track: "a", failing: false, opened: 4, unknown_key: 0, altered: 0, misattributed: 0, malformed: 0 }]);
   const many = Object.fromEntries(Array.from({ length: 130 }, (_, n) => [`t${n}`, counters(1, 0)]));
   assert.equal(reporter.take(many).length, 128);
   assert.equal(reporter.take(many).length, 2, "the rest follows");
+});
+
+test("a report is due when a track cannot be opened, and when it can again", () => {
+  const reporter = new Reporter();
+  const state = (value: "open" | "failing") => ({ a: { ...new OpenTally(0).counters, state: value } });
+  assert.equal(reporter.isDue(state("open")), false);
+  assert.equal(reporter.isDue(state("failing")), true);
+  assert.equal(reporter.isDue(state("failing")), false);
+  assert.deepEqual(reporter.take(state("failing")).map(({ failing }) => failing), [true], "though no count has changed");
+  assert.equal(reporter.isDue(state("open")), true);
+  assert.deepEqual(reporter.take(state("open")).map(({ failing }) => failing), [false]);
 });

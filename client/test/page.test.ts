@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { MIN_TILE_WIDTH, fitGrid } from "../page/layout.js";
-import { STALLED_MS, callMark, formatKeyId, markOf, ownMark } from "../page/seal.js";
+import { STALLED_MS, callMark, formatKeyId, markOf, ownMark, timeOfDay } from "../page/seal.js";
+import { troubleWords } from "../page/trouble.js";
 import type { OpenCounters, OpenState } from "../src/e2ee/messages.js";
 
 const NOW = 1_000_000;
@@ -85,4 +86,18 @@ test("one tile fills the stage, nine stand three by three on a desktop", () => {
   assert.deepEqual([nine.columns, nine.rows], [3, 3]);
   const phone = fitGrid(3, 390, 640, 8);
   assert.equal(phone.columns, 1);
+});
+
+test("who cannot open whom is said once for each person, since the earliest", () => {
+  const at = (seconds: number): number => new Date(2026, 0, 1, 10, 0, seconds).getTime();
+  const [incoming, outgoing] = troubleWords(
+    [
+      { name: "Ada", source: "camera", since: at(5) },
+      { name: "Ada", source: "audio", since: at(3) },
+    ],
+    [{ name: "Ben", source: "screen", since: at(9) }],
+  );
+  assert.ok(incoming?.startsWith(`You cannot open Ada’s camera and voice since ${timeOfDay(at(3))}.`), incoming);
+  assert.ok(outgoing?.startsWith(`Ben cannot open your screen since ${timeOfDay(at(9))}.`), outgoing);
+  assert.deepEqual(troubleWords([], []), []);
 });

@@ -24,7 +24,7 @@ describe("a consult with group keys", () => {
     relay = await startRelay();
     ({ issuer } = await (await fetch(`${relay.url}/v1/config`)).json());
     chromium = await launchChromium();
-    for (const name of ["Ada Haas", "Ben Okoro"]) pages.push(await join(chromium, relay, consult(), named(name)));
+    for (const name of ["Ada Haas", "Ben Okoro"]) pages.push(await join(chromium, relay, consult(), named(name), canBeDeaf));
     for (const page of pages) await waitConnected(page);
   });
 
@@ -246,6 +246,36 @@ describe("a consult with group keys", () => {
     await d.close();
     await until("two members again", async () => (await group(a)).members.length === 2);
   });
+
+  test("who cannot open whom is said on both pages, since when, and ends by itself", async () => {
+    const [a, b] = pages;
+    const unopened = () => relay.metric("sealcast_client_frames_total", { result: "unknown_key" });
+    const before = await unopened();
+    // Ben's page misses a change of the keys.
+    await b.evaluate(() => void (window.isDeaf = true));
+    await a.evaluate(() => window.sealcast.room.rotateKeys());
+    const trouble = (page, words) =>
+      page.waitFor(words, (words) => {
+        const shown = document.querySelector(".trouble").textContent;
+        return shown.includes(words) && shown;
+      }, words);
+    assert.match(await trouble(b, "You cannot open Ada Haas’s"), /(voice|camera).* since \d+:\d\d:\d\d/);
+    assert.match(await trouble(a, "Ben Okoro cannot open your"), /(voice|camera).* since \d+:\d\d:\d\d/);
+    assert.equal(await b.evaluate((id) => document.querySelector(`[data-tile="${id}"]`).dataset.seal, a.participant), "broken");
+    await until("operators see it", async () => (await unopened()) > before);
+    assert.ok(relay.log().includes("cannot open a track"));
+
+    await b.evaluate(() => void (window.isDeaf = false));
+    for (const page of [a, b]) {
+      await page.waitFor("no more trouble", () => document.querySelector(".trouble").textContent === "");
+    }
+    const audio = await a.evaluate(() => window.sealcast.room.publications.find(({ source }) => source === "audio").track);
+    const opened = await b.evaluate((track) => window.sealcast.room.sealOf(track).opened, audio);
+    await b.waitFor("frames that open", ({ audio, opened }) =>
+      window.sealcast.room.sealOf(audio).opened > opened + 20, { audio, opened });
+    const [first, second] = await codes();
+    assert.equal(first, second);
+  });
 });
 
 test("Chromium and Firefox are one group; when the relay restarts in mid-call, it goes on, and so does the media", async () => {
@@ -283,6 +313,19 @@ test("Chromium and Firefox are one group; when the relay restarts in mid-call, i
     await relay.stop();
   }
 });
+
+/** Runs ahead of a page's own scripts: while `isDeaf`, it hears nothing of the room's group. */
+function canBeDeaf() {
+  const Real = WebSocket;
+  window.WebSocket = class extends Real {
+    constructor(...where) {
+      super(...where);
+      this.addEventListener("message", (event) => {
+        if (window.isDeaf && event.data.startsWith('{"type":"group"')) event.stopImmediatePropagation();
+      });
+    }
+  };
+}
 
 /** Runs ahead of a page's own scripts: its worker, and with it every key, outlives the room. */
 function keepWorkers() {

@@ -87,6 +87,7 @@ export class Client {
   slots = new Map(); // mid → track id
   received = new Map(); // mid → array of depacketized frames
   revision = new Map();
+  data = []; // binary messages of the data channel
 
   static async join(relay, token, fields = {}) {
     const client = new Client();
@@ -139,8 +140,9 @@ export class Client {
   }
 
   #onData(data) {
-    if (typeof data !== "string" && !Buffer.isBuffer(data)) return;
-    const message = JSON.parse(data.toString());
+    // Binary messages are sealed ones.
+    if (typeof data !== "string") return void this.data.push(data);
+    const message = JSON.parse(data);
     if (message.type !== "slot" || message.revision < (this.revision.get(message.mid) ?? 0)) return;
     this.revision.set(message.mid, message.revision);
     this.slots.set(message.mid, message.track);

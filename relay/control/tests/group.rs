@@ -374,20 +374,23 @@ async fn sealed_messages_on_the_data_channel_reach_those_who_have_one_there_and_
 }
 
 #[tokio::test(start_paused = true)]
-async fn reports_become_sums() {
+async fn reports_become_sums_by_reason() {
     let relay = relay();
     let mut a = relay.client("r").await;
     let report = json!({"receiving": [
-        {"track": "TR_0000000000000001", "opened": 250, "unknown_key": 2, "failed": 1},
+        {"track": "TR_0000000000000001", "opened": 250, "unknown_key": 2, "altered": 1,
+         "misattributed": 3, "malformed": 4},
         {"track": "TR_0000000000000002", "unknown_key": 4_000_000_000_u32},
     ]});
-    a.ok("report", report).await;
     let frames = |result| {
         relay.metric(&format!(
             "sealcast_client_frames_total{{result=\"{result}\"}}"
         ))
     };
-    assert_eq!((frames("opened"), frames("failed")), (250.0, 1.0));
+    assert_eq!(frames("misattributed"), 0.0, "there before the first");
+    a.ok("report", report).await;
+    let counted = ["opened", "altered", "misattributed", "malformed"].map(frames);
+    assert_eq!(counted, [250.0, 1.0, 3.0, 4.0]);
     assert_eq!(
         frames("unknown_key"),
         432_002.0,
@@ -400,4 +403,38 @@ async fn reports_become_sums() {
         a.refused("report", json!({"receiving": many})).await,
         "limit"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_is_told_who_cannot_open_its_track_and_when_they_can_again() {
+    let relay = relay();
+    let mut a = relay.client("r").await;
+    let mut b = relay.client("r").await;
+    a.offer(&[("0", "audio", "sendonly")]).await;
+    let track = a.publish("0", "audio").await;
+    let say = |failing: bool| {
+        json!({"receiving": [
+            {"track": track, "opened": 7, "unknown_key": 7, "failing": failing},
+            {"track": "TR_00000000000000aa", "unknown_key": 5, "failing": true},
+        ]})
+    };
+    // Repetitions of what the owner knows say nothing new.
+    for failing in [false, true, true, false, false] {
+        b.ok("report", say(failing)).await;
+    }
+    let by_b = b.joined["participant"].clone();
+    for failing in [true, false] {
+        let event = a.event("track_unopened").await;
+        assert_eq!(event["participant"], by_b);
+        assert_eq!(event["track"], json!(track));
+        assert_eq!(event["failing"], json!(failing));
+        assert!(event["seq"].is_null(), "for the owner alone");
+    }
+    a.ok("unpublish", json!({"track": track})).await;
+    b.ok("report", say(true)).await;
+    for socket in [&mut a, &mut b] {
+        socket.ok("sealed", json!({"data": "AA=="})).await;
+        let told = socket.events.iter();
+        assert_eq!(told.filter(|e| e["type"] == "track_unopened").count(), 0);
+    }
 }

@@ -40,6 +40,19 @@ impl DeliveryError {
         Self::Library(format!("{error:?}"))
     }
 
+    /// Every word that [`code`](Self::code) has, for counters to start at zero.
+    pub const CODES: [&'static str; 9] = [
+        "rate",
+        "unknown-participant",
+        "wire",
+        "mls-format",
+        "key-package",
+        "group-info",
+        "commit",
+        "no-group",
+        "library",
+    ];
+
     /// A stable word for counters.
     pub const fn code(&self) -> &'static str {
         match self {

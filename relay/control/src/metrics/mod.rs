@@ -5,12 +5,13 @@ mod process;
 mod shards;
 
 use crate::refusal::Refusal;
+use crate::rooms::TrackReport;
 use crate::sdp::{Role, SdpErrorKind};
 use crate::token::TokenError;
 use prometheus::{
     Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use sealcast_delivery::Counters;
+use sealcast_delivery::{Counters, DeliveryError};
 use sealcast_model::{CommandError, ShardId, ShardStats};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -261,7 +262,10 @@ impl Metrics {
                 .set(0);
         }
         self.group_events(&Counters::default(), &Counters::default());
-        self.client_frames(0, 0, 0);
+        self.client_frames(&TrackReport::NOTHING);
+        for code in DeliveryError::CODES {
+            self.group_messages.with_label_values(&[code]);
+        }
         for lane in ["signalling", "data_channel"] {
             self.sealed_messages.with_label_values(&[lane]);
         }
@@ -368,12 +372,8 @@ impl Metrics {
         self.sealed_messages.with_label_values(&[lane]).inc();
     }
 
-    pub(crate) fn client_frames(&self, opened: u32, unknown_key: u32, failed: u32) {
-        for (result, frames) in [
-            ("opened", opened),
-            ("unknown_key", unknown_key),
-            ("failed", failed),
-        ] {
+    pub(crate) fn client_frames(&self, report: &TrackReport) {
+        for (result, frames) in report.by_result() {
             let counter = self.client_frames.with_label_values(&[result]);
             counter.inc_by(u64::from(frames));
         }

@@ -94,6 +94,17 @@ pub(crate) enum ClientEvent {
         #[serde(serialize_with = "text")]
         by: ParticipantId,
     },
+    /// Somebody says that they cannot open a track of this participant, or can again.
+    TrackUnopened {
+        /// Who.
+        #[serde(serialize_with = "text")]
+        participant: ParticipantId,
+        /// Which.
+        #[serde(serialize_with = "text")]
+        track: TrackId,
+        /// They cannot.
+        failing: bool,
+    },
     /// The relay stops.
     GoingAway {
         /// In this time.

@@ -10,7 +10,7 @@ use crate::refusal::{Code, Refusal};
 use crate::sdp::Role;
 use crate::token::Identity;
 use sealcast_model::{CloseReason, ParticipantId, RoomId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use tokio::sync::Notify;
@@ -100,6 +100,7 @@ impl Rooms {
                 session_end: None,
                 location: None,
                 slots: BTreeMap::new(),
+                cannot_open: BTreeSet::new(),
                 changed: (role == Role::Player).then(|| Arc::new(Notify::new())),
                 turn: Arc::default(),
             };

@@ -14,7 +14,7 @@ use crate::token::Grants;
 use sealcast_model::{
     CloseReason, Codec, Mid, ParticipantId, RoomId, SealRule, SessionId, Source, TrackId,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -57,6 +57,8 @@ pub(crate) struct Participant {
     pub(crate) session_end: Option<CloseReason>,
     /// What the slots show, by the client's will. Outlives a session.
     pub(crate) slots: BTreeMap<Mid, TrackId>,
+    /// Tracks of others that it says it cannot open.
+    pub(crate) cannot_open: BTreeSet<TrackId>,
     /// The secret part of a WHIP or WHEP session's URL.
     pub(crate) location: Option<String>,
     /// For a player: something in the room changed.
@@ -181,6 +183,7 @@ impl State {
         let track = self.tracks.remove(index);
         for participant in &mut self.participants {
             participant.slots.retain(|_, shown| *shown != id);
+            participant.cannot_open.remove(&id);
         }
         if track.live {
             self.broadcast(&RoomEvent::TrackUnpublished {

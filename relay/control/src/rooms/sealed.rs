@@ -2,7 +2,7 @@
 //! and what they report about opening each other's frames (§6.3).
 
 use super::client::Client;
-use super::event::message;
+use super::event::{ClientEvent, message};
 use super::{Rooms, Seat};
 use crate::refusal::{Code, Refusal};
 use crate::sdp::Role;
@@ -21,8 +21,38 @@ pub struct TrackReport {
     pub opened: u32,
     /// Frames under a key that the client does not hold.
     pub unknown_key: u32,
-    /// Frames that did not open for another reason.
-    pub failed: u32,
+    /// Frames that a key it holds does not open.
+    pub altered: u32,
+    /// Frames that open, but are another member's than the track's owner.
+    pub misattributed: u32,
+    /// Frames that are not SFrame at all.
+    pub malformed: u32,
+    /// The newest frames did not open.
+    pub failing: bool,
+}
+
+impl TrackReport {
+    /// Of a track of which nothing came.
+    pub(crate) const NOTHING: TrackReport = TrackReport {
+        track: TrackId(0),
+        opened: 0,
+        unknown_key: 0,
+        altered: 0,
+        misattributed: 0,
+        malformed: 0,
+        failing: false,
+    };
+
+    /// What became of the frames, by label.
+    pub(crate) const fn by_result(&self) -> [(&'static str, u32); 5] {
+        [
+            ("opened", self.opened),
+            ("unknown_key", self.unknown_key),
+            ("altered", self.altered),
+            ("misattributed", self.misattributed),
+            ("malformed", self.malformed),
+        ]
+    }
 }
 
 impl Rooms {
@@ -119,23 +149,43 @@ impl Rooms {
         }
     }
 
-    /// Takes a client's word on what it could open. Operators see sums; the log says which
-    /// participant cannot open which track.
+    /// Takes a client's word on what it could open. Operators see sums by reason; the log, and the
+    /// track's owner, are told which participant cannot open it, and when it can again.
     pub fn report(&self, seat: &Seat, reports: &[TrackReport]) {
+        let mut state = seat.room.lock();
         for report in reports {
-            self.metrics
-                .client_frames(report.opened, report.unknown_key, report.failed);
-            let failures = report.unknown_key.saturating_add(report.failed);
-            if failures > 0 && report.opened == 0 {
-                tracing::warn!(
-                    room = %seat.room.id,
-                    participant = %seat.participant,
-                    track = %report.track,
-                    unknown_key = report.unknown_key,
-                    failed = report.failed,
-                    "cannot open a track"
-                );
+            self.metrics.client_frames(report);
+            let Some(owner) = state.track(report.track).map(|t| t.owner) else {
+                continue;
+            };
+            let Some(p) = state.participant(seat.participant) else {
+                return;
+            };
+            let changed = if report.failing {
+                p.cannot_open.insert(report.track)
+            } else {
+                p.cannot_open.remove(&report.track)
+            };
+            if !changed {
+                continue;
             }
+            tracing::warn!(
+                room = %seat.room.id,
+                participant = %seat.participant,
+                track = %report.track,
+                unknown_key = report.unknown_key,
+                altered = report.altered,
+                misattributed = report.misattributed,
+                malformed = report.malformed,
+                "{}",
+                if report.failing { "cannot open a track" } else { "opens a track again" }
+            );
+            let unopened = ClientEvent::TrackUnopened {
+                participant: seat.participant,
+                track: report.track,
+                failing: report.failing,
+            };
+            state.tell(owner, &unopened);
         }
     }
 }

@@ -347,18 +347,28 @@ fn report(text: &str) -> Result<Request, Refusal> {
         #[serde(default)]
         unknown_key: u32,
         #[serde(default)]
-        failed: u32,
+        altered: u32,
+        #[serde(default)]
+        misattributed: u32,
+        #[serde(default)]
+        malformed: u32,
+        #[serde(default)]
+        failing: bool,
     }
     let m: Report = fields(text)?;
     if m.receiving.len() > limits::ASSIGNMENTS {
         return Err(Refusal::new(Code::Limit, "128 tracks at once"));
     }
+    let believed = |frames: u32| frames.min(limits::REPORTED_FRAMES);
     let reports = m.receiving.iter().map(|r| {
         Ok(TrackReport {
             track: track(&r.track)?,
-            opened: r.opened.min(limits::REPORTED_FRAMES),
-            unknown_key: r.unknown_key.min(limits::REPORTED_FRAMES),
-            failed: r.failed.min(limits::REPORTED_FRAMES),
+            opened: believed(r.opened),
+            unknown_key: believed(r.unknown_key),
+            altered: believed(r.altered),
+            misattributed: believed(r.misattributed),
+            malformed: believed(r.malformed),
+            failing: r.failing,
         })
     });
     reports.collect::<Result<_, Refusal>>().map(Request::Report)
