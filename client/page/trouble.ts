@@ -33,7 +33,9 @@ export function failingSince(seal: OpenCounters | undefined): number | undefined
 
 /** One entry for each person. */
 function gather(troubles: readonly Trouble[]): { name: string; sources: string; since: string }[] {
-  return [...Map.groupBy(troubles, ({ name }) => name)].map(([name, list]) => ({
+  const byName = new Map<string, Trouble[]>();
+  for (const trouble of troubles) byName.set(trouble.name, [...(byName.get(trouble.name) ?? []), trouble]);
+  return [...byName].map(([name, list]) => ({
     name,
     sources: list.map(({ source }) => SOURCE_WORDS[source]).join(" and "),
     since: timeOfDay(Math.min(...list.map(({ since }) => since))),

@@ -11,7 +11,9 @@
 )]
 
 mod member;
+mod memory;
 mod relay;
 
 pub use member::{Frame, GroupState, Join, Peer, Traffic, Watched};
+pub use memory::{Needle, scan};
 pub use relay::Relay;

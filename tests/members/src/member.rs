@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpStream;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_tungstenite::tungstenite::Message;
@@ -85,6 +85,8 @@ pub struct Join {
     pub took: Duration,
     /// By sender.
     pub watched: BTreeMap<usize, Watched>,
+    /// Sealed messages of others, opened.
+    pub heard: Vec<Vec<u8>>,
     /// Codes of requests that the relay refused, messages that the member refused, and events that
     /// are no epoch.
     pub surprises: Vec<String>,
@@ -94,27 +96,59 @@ pub struct Join {
 pub struct Peer {
     /// Its group, whenever that changes.
     pub state: watch::Receiver<GroupState>,
-    stop: watch::Sender<bool>,
+    asks: mpsc::Sender<Ask>,
     task: JoinHandle<Join>,
+}
+
+/// What the test wants of a member that runs.
+enum Ask {
+    /// Every secret it holds now.
+    Secrets(oneshot::Sender<Vec<(String, Vec<u8>)>>),
+    /// New keys.
+    Rotate,
+    /// A sealed message to everybody.
+    Say(Vec<u8>),
+    Stop,
 }
 
 impl Peer {
     /// Joins with `token`, as number `id` of those whose frames go through `frames`.
     pub fn join(id: usize, url: String, token: String, frames: broadcast::Sender<Frame>) -> Peer {
         let (told, state) = watch::channel(GroupState::default());
-        let (stop, stopped) = watch::channel(false);
+        let (asks, asked) = mpsc::channel(8);
         let task = tokio::spawn(async move {
             let running = Running::join(id, &url, &token, frames, told).await;
-            running.run(stopped).await
+            running.run(asked).await
         });
-        Peer { state, stop, task }
+        Peer { state, asks, task }
     }
 
     /// Ends the member and hears what it has to tell.
     pub async fn stop(self) -> Join {
-        // It listens until it has been told.
-        self.stop.send(true).expect("the member runs");
+        self.ask(Ask::Stop).await;
         self.task.await.unwrap()
+    }
+
+    /// Every secret that it holds now, with what it is.
+    pub async fn secrets(&self) -> Vec<(String, Vec<u8>)> {
+        let (reply, secrets) = oneshot::channel();
+        self.ask(Ask::Secrets(reply)).await;
+        secrets.await.expect("the member runs")
+    }
+
+    /// Asks the group for new keys.
+    pub async fn rotate(&self) {
+        self.ask(Ask::Rotate).await;
+    }
+
+    /// Sends a sealed message to everybody.
+    pub async fn say(&self, content: Vec<u8>) {
+        self.ask(Ask::Say(content)).await;
+    }
+
+    async fn ask(&self, ask: Ask) {
+        // It listens until it has been told to stop.
+        assert!(self.asks.send(ask).await.is_ok(), "the member runs");
     }
 }
 
@@ -131,6 +165,7 @@ struct Running {
     told: watch::Sender<GroupState>,
     traffic: Traffic,
     surprises: Vec<String>,
+    heard: Vec<Vec<u8>>,
 }
 
 impl Running {
@@ -160,6 +195,7 @@ impl Running {
             told,
             traffic: Traffic::default(),
             surprises: Vec::new(),
+            heard: Vec::new(),
         };
         let join = json!({"type": "join", "id": 1, "protocol": 1, "token": token}).to_string();
         running.traffic.up += join.len();
@@ -167,7 +203,7 @@ impl Running {
         running
     }
 
-    async fn run(mut self, mut stopped: watch::Receiver<bool>) -> Join {
+    async fn run(mut self, mut asked: mpsc::Receiver<Ask>) -> Join {
         let mut ticks = interval(FRAME_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut others = self.frames.subscribe();
@@ -190,7 +226,15 @@ impl Running {
                         None => std::future::pending().await,
                     }
                 } => self.member.handle_timeout(unix()).unwrap(),
-                _ = stopped.changed() => break,
+                ask = asked.recv() => match ask {
+                    Some(Ask::Secrets(reply)) => {
+                        // The test may have given up waiting, and fails for that.
+                        let _ = reply.send(self.member.expose_secrets());
+                    }
+                    Some(Ask::Rotate) => self.member.request_rotation(),
+                    Some(Ask::Say(content)) => self.say(&content).await,
+                    Some(Ask::Stop) | None => break,
+                },
             }
             if joined {
                 self.drain().await;
@@ -204,6 +248,7 @@ impl Running {
         Join {
             took: self.took.expect("it was in"),
             watched: self.watched,
+            heard: self.heard,
             surprises: self.surprises,
         }
     }
@@ -222,6 +267,13 @@ impl Running {
                 let data = STANDARD.decode(message["data"].as_str().unwrap()).unwrap();
                 if let Err(error) = self.member.handle_message(unix(), &data) {
                     self.surprises.push(error.to_string());
+                }
+            }
+            "sealed" => {
+                let data = STANDARD.decode(message["data"].as_str().unwrap()).unwrap();
+                match self.member.open_metadata(&data) {
+                    Ok(opened) => self.heard.push(opened.content),
+                    Err(error) => self.surprises.push(error.to_string()),
                 }
             }
             "error" => self.surprises.push(text.to_string()),
@@ -262,6 +314,15 @@ impl Running {
             *told = state;
             changed
         });
+    }
+
+    async fn say(&mut self, content: &[u8]) {
+        let data = STANDARD.encode(self.member.seal_metadata(content).unwrap());
+        let request = json!({"type": "sealed", "id": self.next_request, "data": data});
+        self.next_request += 1;
+        let text = request.to_string();
+        self.traffic.up += text.len();
+        self.socket.send(Message::text(text)).await.unwrap();
     }
 
     fn send_frame(&mut self) {

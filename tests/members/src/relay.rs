@@ -2,9 +2,11 @@
 
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -14,27 +16,29 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running relay. It ends when this is dropped.
 pub struct Relay {
-    /// Held for its end: the child is killed on drop.
-    _child: Child,
+    /// Killed on drop.
+    child: Child,
     http: SocketAddr,
+    written: Arc<Mutex<String>>,
 }
 
 impl Relay {
-    /// Starts the binary that `SEALCAST_BIN` names.
+    /// Starts the binary that `SEALCAST_BIN` names, or the one beside the test, built if need be.
     ///
     /// # Panics
-    /// If it is not set, or the relay does not start.
+    /// If it does not start.
     pub async fn start() -> Relay {
-        let binary = std::env::var_os("SEALCAST_BIN")
-            .expect("SEALCAST_BIN names the relay's binary: cargo build -p sealcast");
-        let mut child = Command::new(binary)
+        let mut child = Command::new(binary())
             .args(["serve", "--dev"])
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .expect("the relay starts");
+        let written = Arc::new(Mutex::new(String::new()));
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let errors = BufReader::new(child.stderr.take().unwrap()).lines();
+        tokio::spawn(keep(errors, Arc::clone(&written)));
         let ready = async {
             while let Some(line) = lines.next_line().await.unwrap() {
                 if let Some((_, url)) = line.split_once("Consult page: http://") {
@@ -44,12 +48,34 @@ impl Relay {
             panic!("the relay ended at start");
         };
         let http = timeout(PATIENCE, ready).await.expect("the relay is ready");
-        // Whatever else it prints is read, lest it wait for a full pipe.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        tokio::spawn(keep(lines, Arc::clone(&written)));
         Relay {
-            _child: child,
+            child,
             http,
+            written,
         }
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the relay runs")
+    }
+
+    /// What it has written: its log.
+    pub fn written(&self) -> String {
+        self.written.lock().unwrap().clone()
+    }
+
+    /// Its metrics, as Prometheus reads them.
+    pub async fn metrics(&self) -> String {
+        let request = format!(
+            "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.http
+        );
+        self.exchange(&request).await
     }
 
     /// Where it takes signalling.
@@ -72,11 +98,7 @@ impl Relay {
 
     /// Value of a series of its metrics, named as Prometheus writes it; 0 where there is none yet.
     pub async fn metric(&self, series: &str) -> f64 {
-        let request = format!(
-            "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            self.http
-        );
-        let text = self.exchange(&request).await;
+        let text = self.metrics().await;
         let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
         let found = lines.find(|(name, _)| *name == series);
         found.map_or(0.0, |(_, value)| value.parse().unwrap())
@@ -95,5 +117,29 @@ impl Relay {
             body.to_owned()
         };
         timeout(PATIENCE, work).await.expect("an answer in time")
+    }
+}
+
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("SEALCAST_BIN") {
+        return path.into();
+    }
+    // target/debug/deps/test-…: the relay is two levels up.
+    let test = std::env::current_exe().unwrap();
+    let relay = test.ancestors().nth(2).unwrap().join("sealcast");
+    if !relay.exists() {
+        let mut build = std::process::Command::new(env!("CARGO"));
+        let built = build.args(["build", "-p", "sealcast"]).status();
+        assert!(built.unwrap().success(), "the relay is built");
+    }
+    relay
+}
+
+/// Keeps what the relay writes, which must not wait for a full pipe either.
+async fn keep(mut lines: Lines<BufReader<impl AsyncRead + Unpin>>, written: Arc<Mutex<String>>) {
+    while let Ok(Some(line)) = lines.next_line().await {
+        let mut written = written.lock().unwrap();
+        written.push_str(&line);
+        written.push('\n');
     }
 }

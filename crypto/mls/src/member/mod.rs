@@ -1,6 +1,8 @@
 //! One participant's side of the group: a sans-IO state machine. Ways into the group are in
 //! `joining`, proposals and commits in `handshakes`.
 
+#[cfg(feature = "expose-secrets")]
+mod exposed;
 mod handshakes;
 mod joining;
 

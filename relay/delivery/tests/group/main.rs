@@ -5,6 +5,7 @@
 mod faults;
 mod ghosts;
 mod keys;
+mod limits;
 mod room;
 
 use room::Room;

@@ -64,6 +64,10 @@ impl Room {
         Time::from_millis(self.now)
     }
 
+    pub(crate) fn key(&self) -> Arc<DeliveryKey> {
+        Arc::clone(&self.key)
+    }
+
     pub(crate) fn unix(&self) -> Duration {
         START + Duration::from_millis(self.now)
     }
