@@ -25,7 +25,7 @@ import { Stage } from "./stage.js";
 import { parseTalk } from "./talk.js";
 import { themeButton } from "./theme.js";
 import { Tile } from "./tile.js";
-import { failingSince, troubleWords } from "./trouble.js";
+import { TroubleNotices } from "./trouble.js";
 import { guestName, plainDeviceError, plainError, plainNotice } from "./words.js";
 
 /** What the page uses of a room. */
@@ -99,8 +99,7 @@ export class CallPage {
   readonly #toasts = el("div", { class: "toasts", role: "status" });
   readonly #stop: (() => void)[] = [];
   readonly #notices = el("div", { class: "notices", role: "alert" });
-  readonly #trouble = el("div", { class: "trouble", role: "status" });
-  #troubleWords = "";
+  readonly #trouble = new TroubleNotices();
   #people: PeopleDialog | undefined;
   /** The track of one's own screen, while it has a tile. */
   #sharedScreen: string | undefined;
@@ -139,7 +138,7 @@ export class CallPage {
       el("header", { class: "call-header" }, brand(), this.#summary, themeButton()),
       this.#banner,
       this.#notices,
-      this.#trouble,
+      this.#trouble.element,
       el("main", { class: "call-main", id: "main" }, this.#stage.element, this.#chat.element, this.#network.element),
       this.#toasts,
       el("footer", { class: "call-footer" }, this.#controls.element),
@@ -437,19 +436,7 @@ export class CallPage {
 
   /** Who cannot open whom. */
   #drawTrouble(): void {
-    const others = [...this.#room.participants.values()];
-    const incoming = others.flatMap(({ participant, tracks }) =>
-      [...tracks.values()].flatMap(({ track, source, muted }) => {
-        const since = muted ? undefined : failingSince(this.#room.sealOf(track));
-        return since === undefined ? [] : [{ name: this.#nameOf(participant), source, since }];
-      }),
-    );
-    const outgoing = this.#room.unopened().map(({ participant, source, since }) => ({ name: this.#nameOf(participant), source, since }));
-    const words = troubleWords(incoming, outgoing);
-    if (words.join("\n") === this.#troubleWords) return;
-    this.#troubleWords = words.join("\n");
-    fill(this.#trouble, ...words.map((text) => el("div", { class: "notice notice-warning" }, icon("alert"), el("div", {}, text))));
-    this.#stage.layOut();
+    if (this.#trouble.update(this.#room, (participant) => this.#nameOf(participant))) this.#stage.layOut();
   }
 
   #markFor(key: string): Tile["mark"] {

@@ -1,5 +1,7 @@
 /** Who cannot open whom, since when, in plain words. It goes away by itself once it is over. */
-import type { OpenCounters, Source } from "../src/index.js";
+import type { Room, Source } from "../src/index.js";
+import { el, fill } from "./dom.js";
+import { icon } from "./icons.js";
 import { timeOfDay } from "./seal.js";
 
 /** Sources that do not open, and since when. */
@@ -26,9 +28,27 @@ export function troubleWords(incoming: readonly Trouble[], outgoing: readonly Tr
   ].map((line) => `${line} ${RECOVERY}`);
 }
 
-/** Since when a track of somebody else cannot be opened; `undefined` where it can. */
-export function failingSince(seal: OpenCounters | undefined): number | undefined {
-  return seal?.state === "failing" ? seal.since : undefined;
+/** The lines of it above the call. */
+export class TroubleNotices {
+  readonly element = el("div", { class: "trouble", role: "status" });
+  #shown = "";
+
+  /** @returns whether what is shown has changed */
+  update(room: Pick<Room, "participants" | "sealOf" | "unopened">, nameOf: (participant: string) => string): boolean {
+    const incoming = [...room.participants.values()].flatMap(({ participant, tracks }) =>
+      [...tracks.values()].flatMap(({ track, source, muted }) => {
+        const seal = muted ? undefined : room.sealOf(track);
+        return seal?.state === "failing" ? [{ name: nameOf(participant), source, since: seal.since }] : [];
+      }),
+    );
+    const outgoing = room.unopened().map(({ participant, ...trouble }) => ({ name: nameOf(participant), ...trouble }));
+    const words = troubleWords(incoming, outgoing);
+    if (words.join("\n") === this.#shown) return false;
+    this.#shown = words.join("\n");
+    const line = (text: string): Node => el("div", { class: "notice notice-warning" }, icon("alert"), el("div", {}, text));
+    fill(this.element, ...words.map(line));
+    return true;
+  }
 }
 
 /** One entry for each person. */

@@ -246,6 +246,14 @@ impl DeliveryService {
         }
     }
 
+    /// How many who are not in the group some members have declined to add.
+    pub fn declined(&self) -> usize {
+        match &self.state {
+            State::Active(active) => active.declined.len(),
+            _ => 0,
+        }
+    }
+
     fn send(&mut self, to: Vec<ParticipantId>, message: &ToMember) -> Result<(), DeliveryError> {
         let to: Vec<_> = to
             .into_iter()

@@ -203,12 +203,17 @@ impl DeliveryService {
         };
         let members: BTreeSet<_> = members(&self.participants, &active.group).collect();
         let mut refused = Vec::new();
+        let outside = |key: &Vec<u8>| {
+            let mut keys = self.participants.values().map(|p| p.signature_key.as_ref());
+            active.group.leaf_of(key).is_none() && keys.any(|known| known == Some(key))
+        };
         active.declined.retain(|key, by| {
             let most = by.intersection(&members).count() * 2 > members.len();
             if most {
                 refused.push(key.clone());
             }
-            !most
+            // Of whom most others added, or who has left, nobody needs to know it any more.
+            !most && outside(key)
         });
         for (id, participant) in &mut self.participants {
             let key = participant.signature_key.as_ref();

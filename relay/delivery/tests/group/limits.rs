@@ -3,7 +3,8 @@
 use super::room::Room;
 use sealcast_delivery::{DeliveryError, DeliveryService};
 use sealcast_group_wire::{MAX_MEMBERS, ToMember, ToService, Why};
-use sealcast_mls::GroupSuite;
+use sealcast_mls::identity::Claim;
+use sealcast_mls::{GroupSuite, MemberKey};
 use sealcast_model::{ParticipantId, Time};
 use std::collections::BTreeSet;
 
@@ -140,4 +141,65 @@ fn a_room_that_fills_at_once_makes_a_full_group_and_no_fuller() {
     // One leaves, and one of those who wait takes the place.
     room.leave(5);
     room.run_until(10_000, |room| inside(room) == MAX_MEMBERS);
+}
+
+#[test]
+fn a_creator_that_does_not_answer_is_passed_over() {
+    let mut room = Room::new(GroupSuite::X25519);
+    room.join(1);
+    // Its Hello has come, and it is asked to create the group.
+    room.run(25);
+    room.clients.get_mut(&1).unwrap().frozen = true;
+    room.join(2);
+    let took = room.run_until(4_000, |room| room.converged([2]));
+    assert!((2_900..3_300).contains(&took), "{took} ms");
+    // The late one's group is not taken; it is added to the one that there is.
+    room.clients.get_mut(&1).unwrap().frozen = false;
+    room.run_until(4_000, |room| room.converged(1..=2));
+}
+
+#[test]
+fn a_group_in_which_nobody_commits_starts_over() {
+    let mut room = Room::new(GroupSuite::X25519);
+    room.join(1);
+    room.join(2);
+    room.run_until(3_000, |room| room.converged(1..=2));
+    let is_proposal =
+        |message: &[u8]| matches!(ToMember::decode(message), Ok(ToMember::Proposal { .. }));
+    room.tamper = Some(Box::new(move |_, message| {
+        (!is_proposal(&message)).then_some(message)
+    }));
+    room.join(3);
+    room.run(14_900);
+    assert_eq!(room.service.counters().stalled, 0);
+    room.run(200);
+    assert_eq!(room.service.counters().stalled, 1);
+    room.tamper = None;
+    room.run_until(8_000, |room| room.converged(1..=3));
+}
+
+#[test]
+fn who_declined_whom_is_forgotten_once_it_is_settled() {
+    let mut room = Room::new(GroupSuite::X25519);
+    for id in 1..=3 {
+        room.join(id);
+    }
+    room.run_until(3_000, |room| room.converged(1..=3));
+    // One member of three declines everybody who comes; the others add them all the same.
+    for id in 4..8 {
+        let key = MemberKey::generate(GroupSuite::X25519).unwrap();
+        let public = key.public().to_vec();
+        room.join_as(id, key, &Claim::Id(format!("p-{id}")));
+        room.run(30);
+        let declined = ToService::Declined {
+            signature_key: public.into(),
+        };
+        let now = room.time();
+        room.service
+            .handle_message(now, ParticipantId(3), &declined.encode().unwrap())
+            .unwrap();
+        assert_eq!(room.service.declined(), 1);
+        room.run_until(3_000, |room| room.converged(1..=id));
+        assert_eq!(room.service.declined(), 0);
+    }
 }
