@@ -124,7 +124,7 @@ describe("a consult with group keys", () => {
     await a.waitFor("A's voice under the new keys", () => {
       const { group, publications } = window.sealcast.room;
       const { seal } = publications.find(({ source }) => source === "audio");
-      return (parseInt(seal.keyId.slice(-2), 16) & 0xff) === (group.epoch & 0xff);
+      return seal.keyIds.every((keyId) => parseInt(keyId.slice(-2), 16) === (group.epoch & 0xff));
     });
     await record(5);
     const after = await record(50);

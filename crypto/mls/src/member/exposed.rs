@@ -3,6 +3,7 @@
 
 use super::Member;
 use crate::metadata;
+use openmls::prelude::OpenMlsProvider;
 use serde_json::Value;
 
 /// Shorter byte strings are no keys, and would be found anywhere.
@@ -51,7 +52,9 @@ fn collect(path: &str, is_secret: bool, value: &Value, found: &mut Vec<(String, 
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
-                let is_secret = is_secret || names_a_secret(name);
+                // The group context is public: the relay has it too.
+                let is_public = name == "serialized_context";
+                let is_secret = !is_public && (is_secret || names_a_secret(name));
                 collect(&format!("{path}.{name}"), is_secret, value, found);
             }
         }
