@@ -26,8 +26,10 @@ pub(crate) const DEPENDENCY_DESCRIPTOR: usize = 4;
 /// Length of an absolute capture time that carries a clock offset.
 const CAPTURE_WITH_OFFSET: usize = 16;
 
-/// Version 2 and the extension bit; no padding, no contributing sources (RFC 3550 §5.1).
-const FIRST_BYTE: u8 = 0x90;
+/// The extension bit (RFC 3550 §5.1).
+const EXTENSION_BIT: u8 = 0x10;
+/// Version 2 and the extension bit; no padding, no contributing sources.
+const FIRST_BYTE: u8 = 0x80 | EXTENSION_BIT;
 
 /// The local ids of a session, by meaning.
 pub(crate) fn extension_map(negotiated: &[(u8, HeaderExtension)]) -> ExtensionMap {
@@ -57,6 +59,8 @@ fn kind(extension: HeaderExtension) -> ExtensionKind {
 pub(crate) struct Elements {
     /// By [`PASSED`]: offset in the packet and length; length 0 where there is none.
     passed: [(u16, u8); PASSED.len()],
+    /// Bit `i`: there is `PASSED[i]`.
+    present: u8,
 }
 
 impl Elements {
@@ -79,6 +83,7 @@ impl Elements {
                 u8::try_from(element.data.len()),
             ) {
                 *place = (offset, len);
+                elements.present |= u8::from(len > 0) << index;
             }
         }
         elements
@@ -132,14 +137,18 @@ impl Form {
 }
 
 /// Bytes of the constant part at its longest: fixed header, extension header, absolute send time,
-/// transport-wide number and MID with two bytes in front of each.
-const PREFIX_MAX: usize = FIXED_HEADER_LEN + 4 + (2 + 3) + (2 + 2) + (2 + Mid::MAX);
+/// transport-wide number and MID with two bytes in front of each, padded to whole words.
+const PREFIX_MAX: usize =
+    (FIXED_HEADER_LEN + 4 + (2 + 3) + (2 + 2) + (2 + Mid::MAX)).next_multiple_of(4);
 
 /// The constant part of a header in one form.
 #[derive(Clone, Copy, Debug)]
 struct Prefix {
     bytes: [u8; PREFIX_MAX],
+    /// Where further elements go.
     len: usize,
+    /// Length of a header without further elements, which `bytes` already is.
+    closed_len: usize,
     send_time_at: Option<usize>,
     transport_cc_at: Option<usize>,
 }
@@ -168,6 +177,8 @@ pub(crate) struct HeaderTemplate {
     two_byte: Option<Prefix>,
     /// The subscriber's ids by [`PASSED`]; 0 where not negotiated.
     ids: [u8; PASSED.len()],
+    /// Bit `i`: `ids[i]` is not 0.
+    negotiated: u8,
 }
 
 impl HeaderTemplate {
@@ -178,10 +189,13 @@ impl HeaderTemplate {
     pub(crate) fn new(ssrc: u32, mid: Mid, map: &ExtensionMap, allow_mixed: bool) -> Self {
         let needs_two = map.needs_two_byte_form();
         let prefix = |form| Prefix::new(form, ssrc, mid, map);
+        let ids = PASSED.map(|kind| map.id(kind).unwrap_or(0));
+        let bits = ids.iter().enumerate();
         HeaderTemplate {
             one_byte: (!needs_two || allow_mixed).then(|| prefix(Form::OneByte)),
             two_byte: (needs_two || allow_mixed).then(|| prefix(Form::TwoByte)),
-            ids: PASSED.map(|kind| map.id(kind).unwrap_or(0)),
+            ids,
+            negotiated: bits.fold(0, |bits, (i, id)| bits | u8::from(*id != 0) << i),
         }
     }
 
@@ -194,8 +208,27 @@ impl HeaderTemplate {
     }
 
     /// Writes the header of one packet and returns its length. `packet` is the incoming packet
-    /// that `elements` were found in.
+    /// that `elements` were found in. Whatever was in `out` before is overwritten as far as the
+    /// header goes.
+    #[inline]
     pub(crate) fn write(
+        &self,
+        out: &mut [u8; HEADER_MAX],
+        fields: &PacketFields,
+        packet: &[u8],
+        elements: &Elements,
+    ) -> usize {
+        if elements.present & self.negotiated == 0
+            && let Some(prefix) = self.one_byte.as_ref().or(self.two_byte.as_ref())
+        {
+            prefix.write(out, fields);
+            return prefix.closed_len;
+        }
+        self.write_elements(out, fields, packet, elements)
+    }
+
+    /// As [`write`](HeaderTemplate::write), with elements to pass on.
+    fn write_elements(
         &self,
         out: &mut [u8; HEADER_MAX],
         fields: &PacketFields,
@@ -211,7 +244,9 @@ impl HeaderTemplate {
             (_, Some(prefix)) => (Form::TwoByte, prefix),
             (None, None) => return 0,
         };
-        let mut at = prefix.write(out, fields);
+        prefix.write(out, fields);
+        out[0] |= EXTENSION_BIT;
+        let mut at = prefix.len;
         for (id, index, _) in self.passed(elements) {
             let Some(data) = elements.get(packet, index) else {
                 continue;
@@ -254,13 +289,13 @@ fn patch_element(index: usize, data: &mut [u8], fields: &PacketFields) {
 
 /// Pads the extension block, sets its length, and returns the header's length. A block without
 /// elements is taken off.
-fn close(out: &mut [u8; HEADER_MAX], at: usize) -> usize {
+fn close(out: &mut [u8], at: usize) -> usize {
     const BLOCK: usize = FIXED_HEADER_LEN + 4;
     if at <= BLOCK {
-        out[0] &= !0x10;
+        out[0] &= !EXTENSION_BIT;
         return FIXED_HEADER_LEN;
     }
-    let end = at.next_multiple_of(4).min(HEADER_MAX);
+    let end = at.next_multiple_of(4).min(out.len());
     out[at..end].fill(0);
     let words = ((end - BLOCK) / 4) as u16;
     out[FIXED_HEADER_LEN + 2..BLOCK].copy_from_slice(&words.to_be_bytes());
@@ -282,17 +317,19 @@ impl Prefix {
         let send_time_at = push(ExtensionKind::AbsSendTime, &[0; 3]);
         let transport_cc_at = push(ExtensionKind::TransportCc, &[0; 2]);
         push(ExtensionKind::Mid, mid.as_bytes());
+        let closed_len = close(&mut bytes, len);
         Prefix {
             bytes,
             len,
+            closed_len,
             send_time_at,
             transport_cc_at,
         }
     }
 
-    /// Copies the prefix and sets what changes; returns its length.
+    /// Copies the prefix and sets what changes.
     #[inline]
-    fn write(&self, out: &mut [u8; HEADER_MAX], fields: &PacketFields) -> usize {
+    fn write(&self, out: &mut [u8; HEADER_MAX], fields: &PacketFields) {
         out[..PREFIX_MAX].copy_from_slice(&self.bytes);
         out[1] = u8::from(fields.marker) << 7 | fields.payload_type & 0x7f;
         out[2..4].copy_from_slice(&fields.sequence_number.to_be_bytes());
@@ -303,7 +340,6 @@ impl Prefix {
         if let Some(at) = self.transport_cc_at {
             out[at..at + 2].copy_from_slice(&fields.transport_cc.to_be_bytes());
         }
-        self.len
     }
 }
 

@@ -35,13 +35,15 @@ pub struct Run {
     pub segment_size: usize,
     /// Index of the first datagram in the batch.
     pub first: u32,
+    /// Datagrams, 1..=[`SEGMENTS_PER_RUN`].
+    count: usize,
 }
 
 impl Run {
     /// Datagrams in the run.
     #[must_use]
     pub const fn segments(&self) -> usize {
-        self.len.div_ceil(self.segment_size)
+        self.count
     }
 }
 
@@ -107,16 +109,28 @@ impl EgressBatch {
         self.used > EGRESS_ARENA / 2 || self.runs.len() > EGRESS_RUNS / 2
     }
 
-    /// Room for one more datagram of at most `max` bytes, or `None` if the batch must be sent
-    /// first. `max` over [`DATAGRAM_MAX`] never fits.
+    /// Whether one more datagram of at most `max` bytes fits, or the batch must be sent first.
+    /// `max` over [`DATAGRAM_MAX`] never fits.
+    #[inline]
+    pub(crate) fn has_room(&self, max: usize) -> bool {
+        max <= DATAGRAM_MAX
+            && self.runs.len() < EGRESS_RUNS
+            && !self.journal.is_full()
+            && self.arena.len() - self.used >= max
+    }
+
+    /// Room for one more datagram of at most `max` bytes, or `None` as
+    /// [`has_room`](Self::has_room) tells.
+    #[inline]
     pub(crate) fn space(&mut self, max: usize) -> Option<&mut [u8]> {
-        if max > DATAGRAM_MAX || self.runs.len() >= EGRESS_RUNS || self.journal.is_full() {
+        if !self.has_room(max) {
             return None;
         }
         self.arena.get_mut(self.used..self.used.checked_add(max)?)
     }
 
     /// Takes the first `len` bytes of the last [`space`](Self::space) as a datagram of `owner`.
+    #[inline]
     pub(crate) fn commit(&mut self, owner: u32, path: &Path, len: usize, meta: Option<PacketMeta>) {
         if len == 0 {
             return;
@@ -126,6 +140,7 @@ impl EgressBatch {
         match self.runs.last_mut() {
             Some(run) if self.open == Some(owner) && fits(run, len) => {
                 run.len += len;
+                run.count += 1;
                 if len < run.segment_size {
                     self.open = None;
                 }
@@ -137,6 +152,7 @@ impl EgressBatch {
                     len,
                     segment_size: len,
                     first: self.journal.datagrams() as u32,
+                    count: 1,
                 });
                 self.open = Some(owner);
             }
@@ -194,7 +210,7 @@ impl Default for EgressBatch {
 
 /// Whether a run that has not ended takes one more datagram of `len` bytes.
 fn fits(run: &Run, len: usize) -> bool {
-    len <= run.segment_size && run.len + len <= RUN_BYTES && run.segments() < SEGMENTS_PER_RUN
+    len <= run.segment_size && run.len + len <= RUN_BYTES && run.count < SEGMENTS_PER_RUN
 }
 
 #[cfg(test)]

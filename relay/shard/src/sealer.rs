@@ -5,6 +5,7 @@ use crate::sessions::Sessions;
 use sealcast_media::{Egress, PacketMeta, PeerKey};
 use sealcast_model::limits::DATAGRAM_MAX;
 use sealcast_model::{Counter, ShardStats};
+use sealcast_session::Session;
 
 /// Seals into a batch, and sends the batch whenever it is full.
 pub(crate) struct Sealer<'a, O: Outbox> {
@@ -37,38 +38,38 @@ impl<'a, O: Outbox> Sealer<'a, O> {
         self.current
     }
 
-    fn count(&self, counter: Counter) {
-        self.stats.add(counter, 1);
-    }
-
-    /// Seals one packet with `seal` into the batch; `max` bounds its sealed length.
+    /// Seals one packet with `seal` into the batch. `len` is its length, `overhead` what sealing
+    /// adds. One look at the session, and no copy of its path unless a run begins with it.
     #[inline]
     fn seal<E>(
         &mut self,
         to: PeerKey,
-        max: usize,
+        len: usize,
+        overhead: impl FnOnce(&Session) -> usize,
         meta: Option<PacketMeta>,
-        seal: impl FnOnce(&mut sealcast_session::Session, &mut [u8]) -> Result<usize, E>,
+        seal: impl FnOnce(&mut Session, &mut [u8]) -> Result<usize, E>,
     ) {
         self.current = Some(to.0);
         let Some(entry) = self.sessions.get_mut(to.0) else {
             return;
         };
-        let Some(path) = entry.session.path().copied() else {
-            return self.count(Counter::DropNoPath);
-        };
-        if max > DATAGRAM_MAX {
-            return self.count(Counter::DropOversize);
+        let session = &mut entry.session;
+        if session.path().is_none() {
+            return self.stats.add(Counter::DropNoPath, 1);
         }
-        if self.batch.space(max).is_none() {
+        let max = len + overhead(session);
+        if max > DATAGRAM_MAX {
+            return self.stats.add(Counter::DropOversize, 1);
+        }
+        if !self.batch.has_room(max) {
             self.batch.send(self.outbox, self.stats);
         }
         let Some(out) = self.batch.space(max) else {
-            return self.count(Counter::DropEgressFull);
+            return self.stats.add(Counter::DropEgressFull, 1);
         };
-        match seal(&mut entry.session, out) {
-            Ok(len) => self.batch.commit(to.0, &path, len, meta),
-            Err(_) => self.count(Counter::DropUnsealable),
+        match (seal(session, out), session.path()) {
+            (Ok(len), Some(path)) => self.batch.commit(to.0, path, len, meta),
+            _ => self.stats.add(Counter::DropUnsealable, 1),
         }
     }
 }
@@ -76,23 +77,18 @@ impl<'a, O: Outbox> Sealer<'a, O> {
 impl<O: Outbox> Egress for Sealer<'_, O> {
     #[inline]
     fn rtp(&mut self, to: PeerKey, _index: u64, header: &[u8], payload: &[u8], meta: PacketMeta) {
-        let overhead = self
-            .sessions
-            .get(to.0)
-            .map_or(0, |e| e.session.rtp_overhead());
-        let max = header.len() + payload.len() + overhead;
-        self.seal(to, max, Some(meta), |session, out| {
+        let len = header.len() + payload.len();
+        let overhead = Session::rtp_overhead;
+        self.seal(to, len, overhead, Some(meta), |session, out| {
             // The SRTP context derives the same index from the sequence number.
             session.seal_rtp(header, payload, out)
         });
     }
 
     fn rtcp(&mut self, to: PeerKey, packet: &[u8]) {
-        let overhead = self
-            .sessions
-            .get(to.0)
-            .map_or(0, |e| e.session.rtcp_overhead());
-        let max = packet.len() + overhead;
-        self.seal(to, max, None, |session, out| session.seal_rtcp(packet, out));
+        let overhead = Session::rtcp_overhead;
+        self.seal(to, packet.len(), overhead, None, |session, out| {
+            session.seal_rtcp(packet, out)
+        });
     }
 }

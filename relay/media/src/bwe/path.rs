@@ -22,22 +22,30 @@ pub(super) struct SentRate {
     parts: [u64; SENT_PARTS],
     /// Number of the current part since the epoch.
     part: u64,
+    /// Nanoseconds since the epoch at which it ends.
+    ends: u64,
 }
 
 impl SentRate {
     const PART_NANOS: u64 = SENT_WINDOW.as_nanos() as u64 / SENT_PARTS as u64;
 
+    #[inline]
     pub(super) fn add(&mut self, now: Time, bytes: u16) {
         self.slide(now);
         self.parts[self.part as usize % SENT_PARTS] += u64::from(bytes);
     }
 
+    #[inline]
     fn slide(&mut self, now: Time) {
+        if now.as_nanos() < self.ends {
+            return;
+        }
         let part = now.as_nanos() / Self::PART_NANOS;
         for passed in (self.part + 1..=part).take(SENT_PARTS) {
             self.parts[passed as usize % SENT_PARTS] = 0;
         }
         self.part = self.part.max(part);
+        self.ends = (self.part + 1) * Self::PART_NANOS;
     }
 
     /// Bits per second, over half a second.

@@ -97,6 +97,7 @@ impl Engine {
             targets: self.streams.get(index).and_then(RtpStream::decode_targets),
         };
         let mut keyframe_wanted = false;
+        let mut header = [0; HEADER_MAX];
         for subscription in &track.subscriptions {
             let Some(sub) = self
                 .subscriptions
@@ -121,7 +122,7 @@ impl Engine {
             let Some(downlink) = self.downlinks.get_mut(sub.peer as usize) else {
                 continue;
             };
-            let sent = run.send(sub, downlink, skip, pool, egress);
+            let sent = run.send(sub, downlink, skip, &mut header, pool, egress);
             keyframe_wanted |= sub.layers.take_keyframe_wish();
             self.stats
                 .media(track.source)
@@ -218,11 +219,11 @@ impl Run<'_> {
         sub: &mut Subscription,
         downlink: &mut Downlink,
         skip: usize,
+        header: &mut [u8; HEADER_MAX],
         pool: &mut PacketPool,
         egress: &mut E,
     ) -> Sent {
         let mut sent = Sent::default();
-        let mut header = [0; HEADER_MAX];
         for entry in self.inbox.iter(self.row, self.life.epoch).skip(skip) {
             let Some((buf, packet)) = &entry.packet else {
                 sub.rewriter.skip(entry.sequence);
@@ -256,7 +257,7 @@ impl Run<'_> {
                     .map(|number| sub.rewriter.frame_number.map(number)),
                 capture_offset: self.capture_offset,
             };
-            let len = self.send_one(sub, index, &fields, &mut header, buf, packet, pool, egress);
+            let len = self.send_one(sub, index, &fields, header, buf, packet, pool, egress);
             if sub.template.numbers_transport() {
                 downlink.on_sent(self.now, sub.ssrc, index as u16, len as usize);
             }
