@@ -59,6 +59,15 @@ impl Clock {
         self.ntp
     }
 
+    /// Lets time pass.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the edge that owns the clock"
+    )]
+    pub(crate) fn pause(&self, span: Duration) {
+        std::thread::sleep(span);
+    }
+
     /// Maps kernel timestamps of packets that were just received. Reads both clocks, so it is made
     /// once per receive call.
     pub(crate) fn stamps(&self) -> StampMap {

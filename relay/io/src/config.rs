@@ -51,6 +51,10 @@ pub struct ShardIoConfig {
     pub gso: bool,
     /// Receive runs of datagrams in one piece (UDP_GRO).
     pub gro: bool,
+    /// After the first datagram has arrived, wait this long for more, at most
+    /// [`COALESCE_MAX`](crate::limits::COALESCE_MAX), so that what arrives close together leaves
+    /// together. Every packet is later by up to that. Zero: nothing waits.
+    pub coalesce: Duration,
     /// One message in so many is asked for a transmit timestamp, on average; 0: none.
     pub stamp_interval: u32,
     /// Believe receive timestamps of network devices whose clock follows the system's.
@@ -76,6 +80,7 @@ impl ShardIoConfig {
             receive_batch: 64,
             gso: true,
             gro: true,
+            coalesce: Duration::ZERO,
             stamp_interval: 128,
             hardware_stamps: false,
             tcp_connections: 1_024,

@@ -24,6 +24,10 @@ pub const ERRORS_PER_READ: usize = 16;
 /// the device's clock is not that of the system.
 pub const HARDWARE_LEAD: Duration = Duration::from_millis(10);
 
+/// Longest that arriving datagrams may wait for others. A frame's packets come within less, and
+/// nobody hears or sees it.
+pub const COALESCE_MAX: Duration = Duration::from_millis(1);
+
 /// How soon events that the control plane did not take are offered again.
 pub const EVENT_RETRY: Duration = Duration::from_millis(5);
 

@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::config::ShardIoConfig;
-use crate::limits::{COMMANDS_PER_TURN, EVENT_RETRY, RECEIVE_ROUNDS, STOP_PATIENCE};
+use crate::limits::{COALESCE_MAX, COMMANDS_PER_TURN, EVENT_RETRY, RECEIVE_ROUNDS, STOP_PATIENCE};
 use crate::sys::{Epoll, EventFd, Ready, ReceiveBatch, pin_to_core, usable_cores};
 use crate::tcp::{CONNECTION, TcpSide};
 use crate::udp::{Sending, UdpSide};
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Epoll tokens. Connections have [`CONNECTION`] set.
 const WAKER: u64 = 0;
@@ -108,6 +109,10 @@ pub struct ShardIo {
     /// Events were refused; offer them again at this time.
     retry: Time,
     readable: Vec<usize>,
+    /// How long arriving datagrams wait for others.
+    coalesce: Duration,
+    /// The last turn left datagrams in a socket.
+    behind: bool,
     received: ReceiveBatch,
     /// Commands were left in their queue until events are taken.
     commands_wait: bool,
@@ -181,6 +186,8 @@ impl ShardIo {
             id: config.id,
             shard,
             readable: Vec::with_capacity(udp.len()),
+            coalesce: config.coalesce.min(COALESCE_MAX),
+            behind: false,
             outside: Outside {
                 clock,
                 epoll,
@@ -238,6 +245,7 @@ impl ShardIo {
         self.shard.begin_turn(before, now);
 
         self.take_ready(now);
+        self.coalesce();
         let now = self.receive(now);
         if self.shard.poll_timeout() <= now {
             let late = now - self.shard.poll_timeout();
@@ -248,6 +256,15 @@ impl ShardIo {
         self.outside.tcp.sweep(now, &mut self.shard);
         self.deliver_events(now);
         Ok(())
+    }
+
+    /// Gives datagrams that are about to arrive their time to, if so configured and if the last
+    /// turn took all that had arrived before.
+    fn coalesce(&mut self) {
+        let behind = std::mem::take(&mut self.behind);
+        if !self.coalesce.is_zero() && !behind && !self.readable.is_empty() {
+            self.outside.clock.pause(self.coalesce);
+        }
     }
 
     /// Does what the wait found, and notes which UDP sockets are readable.
@@ -307,6 +324,7 @@ impl ShardIo {
                 }
             }
         }
+        self.behind = !self.readable.is_empty();
         now
     }
 

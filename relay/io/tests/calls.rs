@@ -101,6 +101,17 @@ fn without_offload() {
 }
 
 #[test]
+fn with_packets_that_wait_for_each_other() {
+    let mut config = config("127.0.0.1:0");
+    config.coalesce = Duration::from_secs(60);
+    let relay = Relay::start(&config, || ());
+    let mut callers = audience(&relay, &[false, false, true]);
+    // Were the limit not in force, nothing would ever arrive.
+    play(&mut callers, 16, 160);
+    relay.stop();
+}
+
+#[test]
 fn connections_that_do_nothing_are_closed() {
     let mut config = config("127.0.0.1:0");
     config.tcp_unused = Duration::from_millis(100);

@@ -300,6 +300,7 @@ fn shard_config(
     config.receive_batch = settings.media_receive_batch.size();
     config.gso = settings.media_gso;
     config.gro = settings.media_gro;
+    config.coalesce = Duration::from_micros(settings.media_coalesce.get());
     config.stamp_interval = u32::try_from(settings.media_stamp_interval.get()).unwrap_or(u32::MAX);
     config.hardware_stamps = settings.media_hardware_stamps;
     config.tcp_connections = settings.media_tcp_connections.size();

@@ -274,6 +274,9 @@ schema! {
         "Hand runs of datagrams to the kernel in one piece (UDP_SEGMENT).";
     "media.gro" media_gro: bool = "true",
         "Take runs of datagrams from the kernel in one piece (UDP_GRO).";
+    "media.coalesce" media_coalesce: Number<0, 1_000> = "0",
+        "Microseconds that the first datagram to arrive waits for others, so that they leave in fewer"
+        "system calls: less CPU at low rates, for as much delay. 0: nothing waits.";
     "media.stamp_interval" media_stamp_interval: Number<0, 1_000_000_000> = "128",
         "One message in so many, on average, is asked when it reached the network device: dwell from"
         "kernel to kernel. Each costs a system call. 0: none.";
