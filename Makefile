@@ -46,8 +46,12 @@ setup-run:
 setup-test:
 	@scripts/setup.sh test
 
-bench: setup-run ## run the packet-path benches and print figures with ratios
-	@cargo run --release --locked -p bench --bin ratio
+bench: setup-test ## measure the packet path: floor, Sealcast, stock; paced and saturated; steps (8 minutes)
+	@cargo build --release --locked -p bench --bins
+	@$(CARGO_TARGET_DIR)/release/ratio --all --packets 50000 --repetitions 3
+	@$(CARGO_TARGET_DIR)/release/paced --seconds 2
+	@$(CARGO_TARGET_DIR)/release/instructions check
+	@cargo bench --quiet --locked -p bench -- --quick
 
 SECONDS ?= 60
 fuzz: ## fuzz every target (nightly, cargo-fuzz): make fuzz SECONDS=600; make test replays the corpora

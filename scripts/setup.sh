@@ -65,7 +65,7 @@ need_npm client
 if [ "$level" = test ]; then
   need_apt chromium firefox-esr python3 python3-venv python3-gi python3-gst-1.0 gir1.2-gst-plugins-bad-1.0 \
     gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-nice \
-    iproute2 nftables procps gdb janus
+    iproute2 nftables procps gdb janus valgrind
   # Its dependencies are Debian's Node.js, beside which no other can be installed.
   need_deb_files simple-whip-server
   need_npm tests/browser

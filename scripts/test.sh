@@ -11,6 +11,9 @@ export SEALCAST_BIN=$target/release/sealcast
 echo "» crates"
 cargo test --locked --workspace --quiet
 
+echo "» instructions per forwarded packet"
+cargo run --quiet --locked --release -p bench --bin instructions -- check
+
 echo "» client"
 (cd client && npm test --silent)
 

@@ -232,6 +232,10 @@ impl Counter {
                 .first_chunk()
                 .map_or(0, |bytes| u64::from_ne_bytes(*bytes))
         });
+        if enabled == 0 {
+            // The thread has not run since the counter was opened.
+            return Ok(0);
+        }
         if running == 0 {
             return Err(io::Error::other("the CPU never counted for us"));
         }
@@ -243,7 +247,18 @@ impl Counter {
 fn cpu_ns(thread: ThreadId) -> io::Result<u64> {
     // The kernel's encoding of a thread's scheduler clock: CPUCLOCK_PERTHREAD_MASK (4) and
     // CPUCLOCK_SCHED (2) under the inverted number.
-    let clock = (!thread.0 << 3) | 6;
+    clock_ns((!thread.0 << 3) | 6)
+}
+
+/// CPU time of all threads of this process, those that have ended included, nanoseconds.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn process_ns() -> io::Result<u64> {
+    clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+fn clock_ns(clock: libc::clockid_t) -> io::Result<u64> {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

@@ -12,11 +12,11 @@ const WINDOW: usize = 48;
 const PATIENCE: Duration = Duration::from_micros(20);
 
 /// One publisher's packets and the socket they come from.
-pub struct Feed<'a> {
+pub struct Feed {
     /// The publisher's socket.
     pub socket: UdpSocket,
     /// Sealed packets, in order.
-    pub packets: &'a [Vec<u8>],
+    pub packets: Vec<Vec<u8>>,
 }
 
 /// Sends every publisher's packets to `to`, a frame of each in turn. At most one frame of each
@@ -25,7 +25,7 @@ pub struct Feed<'a> {
 /// # Errors
 /// If a socket fails, or nothing is consumed for [`LOST`].
 pub fn send(
-    feeds: &[Feed<'_>],
+    feeds: &[Feed],
     frame: usize,
     to: SocketAddr,
     consumed: impl Fn() -> u64,

@@ -4,17 +4,24 @@
 //! thread CPU time per forwarded packet, and says by how much the machine drifted meanwhile. The
 //! criterion benches under `benches/` measure single steps.
 
+pub mod callgrind;
+pub mod client;
 pub mod clock;
 pub mod cpu;
+pub mod crowd;
 pub mod drift;
 pub mod feed;
 pub mod floor;
+pub mod paced;
+pub mod poll;
+pub mod relay;
 pub mod report;
 pub mod sealcast;
 pub mod send;
 pub mod shape;
 pub mod sink;
 pub mod stock;
+pub mod world;
 
 /// An error that ends the run.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

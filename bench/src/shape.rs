@@ -16,7 +16,9 @@ pub struct Topology {
 }
 
 impl Topology {
-    const fn broadcast(name: &'static str, receivers: usize) -> Topology {
+    /// One publisher, everybody else receives it.
+    #[must_use]
+    pub const fn broadcast(name: &'static str, receivers: usize) -> Topology {
         Topology {
             name,
             rooms: 1,
@@ -141,6 +143,12 @@ impl Traffic {
             payload: 120,
         },
     ];
+
+    /// Video, by its size; the rest is audio.
+    #[must_use]
+    pub fn is_video(&self) -> bool {
+        self.payload > 200
+    }
 
     /// Frames each publisher sends so that about `packets` are forwarded, at least one.
     #[must_use]

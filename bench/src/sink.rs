@@ -26,6 +26,9 @@ const IDLE: Duration = Duration::from_micros(200);
 /// idle sessions get.
 const SETTLED: u64 = 16 * 1_024;
 
+/// No measurement's packets are still arriving after this time.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Client sockets and the process that drains them.
 pub struct Sink {
     sockets: Vec<UdpSocket>,
@@ -142,10 +145,14 @@ impl Sink {
     /// call.
     ///
     /// # Errors
-    /// If the process is gone.
+    /// If the process is gone, or it never comes to rest.
     pub fn settle(&mut self) -> Result<u64> {
         let mut total = 0;
+        let start = clock::now();
         loop {
+            if start.elapsed() > SETTLE_PATIENCE {
+                return Err("packets keep arriving after a measurement".into());
+            }
             clock::sleep(10 * IDLE);
             let more = self.received()?;
             total += more;

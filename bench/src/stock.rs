@@ -227,19 +227,11 @@ impl Contender for Stock {
         let frames = traffic.frames(&self.topology, packets);
         let mut feeds = Vec::new();
         for publisher in &mut self.publishers {
-            feeds.push(publisher.sender.seal_packets(traffic, frames)?);
+            feeds.push(Feed {
+                socket: publisher.socket.try_clone()?,
+                packets: publisher.sender.seal_packets(traffic, frames)?,
+            });
         }
-        let feeds: Vec<_> = self
-            .publishers
-            .iter()
-            .zip(&feeds)
-            .map(|(p, packets)| {
-                Ok(Feed {
-                    socket: p.socket.try_clone()?,
-                    packets,
-                })
-            })
-            .collect::<Result<_>>()?;
         let total = (frames * traffic.frame * feeds.len()) as u64;
         let (to, cpu) = (self.socket.local_addr()?, self.feeder_cpu);
         let consumed = AtomicU64::new(0);

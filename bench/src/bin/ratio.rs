@@ -3,8 +3,12 @@
 //! ```text
 //! cargo run --release -p bench --bin ratio
 //! cargo run --release -p bench --bin ratio -- --quick --topology 1→20
+//! cargo run --release -p bench --bin ratio -- --all
 //! ```
+//!
+//! Without arguments it takes two topologies, one profile and one back end, and a minute.
 
+use bench::client::Features;
 use bench::drift::Drift;
 use bench::floor::Floor;
 use bench::report::{Report, Row, machine};
@@ -33,9 +37,21 @@ struct Arguments {
     /// A tenth of the packets and three repetitions: to see that all works, not to quote.
     #[arg(long)]
     quick: bool,
-    /// Only the topology of this name.
+    /// Every topology, profile and back end.
     #[arg(long)]
-    topology: Option<String>,
+    all: bool,
+    /// The topologies: 1→20, 1→100, "10 rooms of 10", 1→1000.
+    #[arg(long, value_delimiter = ',', default_values = ["1→20", "1→100"])]
+    topology: Vec<String>,
+    /// The SRTP profiles, by their IANA names. Stock str0m negotiates the first default alone.
+    #[arg(long, value_delimiter = ',', default_values = ["AEAD_AES_256_GCM"])]
+    profile: Vec<String>,
+    /// The cryptographic libraries: aws-lc-rs, openssl.
+    #[arg(long, value_delimiter = ',', default_values = ["aws-lc-rs"])]
+    backend: Vec<String>,
+    /// Sealcast negotiates neither repair nor congestion control.
+    #[arg(long)]
+    plain: bool,
     /// Only traffic whose name contains this.
     #[arg(long, default_value = "")]
     traffic: String,
@@ -55,6 +71,13 @@ struct Arguments {
     /// Where ratio.txt, ratio.json and ratio.html go.
     #[arg(long, default_value = "bench/out")]
     out: PathBuf,
+}
+
+impl Arguments {
+    /// Whether something of this name is to be measured.
+    fn takes(&self, chosen: &[String], name: &str) -> bool {
+        self.all || chosen.iter().any(|chosen| chosen == name)
+    }
 }
 
 #[derive(Subcommand)]
@@ -88,12 +111,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
     cpu::pin_to(arguments.cpu)?;
     let topologies: Vec<_> = Topology::ALL
         .into_iter()
-        .filter(|t| {
-            arguments
-                .topology
-                .as_deref()
-                .is_none_or(|name| t.name == name)
-        })
+        .filter(|t| arguments.takes(&arguments.topology, t.name))
         .collect();
     let clients = topologies
         .iter()
@@ -157,6 +175,37 @@ impl Lane {
     }
 }
 
+/// All contenders of a topology, connected.
+fn connect(arguments: &Arguments, topology: &Topology, sink: &mut Sink) -> Result<Vec<Lane>> {
+    let cpus = (arguments.cpu, arguments.other_cpu);
+    let features = Features {
+        repair: !arguments.plain,
+        transport_cc: !arguments.plain,
+    };
+    let mut lanes: Vec<Lane> = Vec::new();
+    let profiles = Profile::ALL.into_iter();
+    let profiles = profiles.filter(|p| arguments.takes(&arguments.profile, p.name()));
+    for profile in profiles {
+        let backends = Backend::ALL.into_iter();
+        for backend in backends.filter(|b| arguments.takes(&arguments.backend, b.name())) {
+            let crypto = (profile, backend);
+            // Those who wait must not be taken for gone.
+            for lane in &mut lanes {
+                lane.contender.rest(sink)?;
+            }
+            let floor = Floor::new(*topology, profile, backend, sink)?;
+            lanes.push(Lane::new("floor", crypto, floor));
+            let sealcast = Sealcast::new(*topology, features, crypto, sink, cpus)?;
+            lanes.push(Lane::new("sealcast", crypto, sealcast));
+        }
+        if profile == Stock::PROFILE && !arguments.no_stock {
+            let stock = Stock::new(*topology, sink, arguments.other_cpu)?;
+            lanes.push(Lane::new("stock", (profile, Backend::AwsLcRs), stock));
+        }
+    }
+    Ok(lanes)
+}
+
 fn measure_topology(
     arguments: &Arguments,
     topology: &Topology,
@@ -164,24 +213,7 @@ fn measure_topology(
     drift: &mut Drift,
     meter: &mut cpu::Meter,
 ) -> Result<Vec<Row>> {
-    let mut lanes = Vec::new();
-    for profile in Profile::ALL {
-        for backend in Backend::ALL {
-            let floor = Floor::new(*topology, profile, backend, sink)?;
-            lanes.push(Lane::new("floor", (profile, backend), floor));
-        }
-        if profile == Sealcast::PROFILE {
-            for backend in Backend::ALL {
-                let (cpu, other) = (arguments.cpu, arguments.other_cpu);
-                let sealcast = Sealcast::new(*topology, backend, sink, cpu, other)?;
-                lanes.push(Lane::new("sealcast", (profile, backend), sealcast));
-            }
-        }
-        if profile == Stock::PROFILE && !arguments.no_stock {
-            let stock = Stock::new(*topology, sink, arguments.other_cpu)?;
-            lanes.push(Lane::new("stock", (profile, Backend::AwsLcRs), stock));
-        }
-    }
+    let mut lanes = connect(arguments, topology, sink)?;
     let packets = if arguments.quick {
         arguments.packets / 10
     } else {
