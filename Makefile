@@ -46,9 +46,10 @@ setup-run:
 setup-test:
 	@scripts/setup.sh test
 
-bench: setup-test ## measure the packet path: floor, Sealcast, stock; paced and saturated; steps (8 minutes)
+bench: setup-test ## measure the packet path: floor, Sealcast, stock; paced and saturated; steps
 	@cargo build --release --locked -p bench --bins
-	@$(CARGO_TARGET_DIR)/release/ratio --all --packets 50000 --repetitions 3
+	@$(CARGO_TARGET_DIR)/release/ratio
+	@$(CARGO_TARGET_DIR)/release/ratio --all --no-stock --packets 40000 --repetitions 3 --out bench/out/all
 	@$(CARGO_TARGET_DIR)/release/paced --seconds 2
 	@$(CARGO_TARGET_DIR)/release/instructions check
 	@cargo bench --quiet --locked -p bench -- --quick
