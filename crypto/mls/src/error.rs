@@ -77,6 +77,9 @@ pub enum Refusal {
     /// More members than a group may have.
     #[error("group too large")]
     TooLarge,
+    /// More proposals in one epoch than a member keeps.
+    #[error("too many proposals")]
+    TooMany,
 }
 
 impl Refusal {
@@ -92,6 +95,7 @@ impl Refusal {
             Self::UnverifiedMember(_) => "unverified-member",
             Self::Parameters => "parameters",
             Self::TooLarge => "too-large",
+            Self::TooMany => "too-many",
         }
     }
 }

@@ -1,6 +1,11 @@
 //! Proposals and commits: which are taken, and when this member commits itself.
 
 use super::*;
+use sealcast_group_wire::MAX_MEMBERS;
+
+/// Proposals that a member keeps in one epoch: everybody leaves, and as many come. A delivery
+/// service proposes fewer.
+const MAX_PROPOSALS: usize = 2 * MAX_MEMBERS;
 
 impl Member {
     pub(super) fn handle_proposal(
@@ -38,6 +43,9 @@ impl Member {
             // Sent again after a reconnection.
             self.handshakes.repeated += 1;
             return Ok(());
+        }
+        if group.pending_proposals().count() >= MAX_PROPOSALS {
+            return Err(Refusal::TooMany.into());
         }
         group
             .store_pending_proposal(self.provider.storage(), *proposal)
