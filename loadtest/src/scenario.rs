@@ -1,7 +1,7 @@
 //! Scenarios: who joins which rooms when, what they send and receive, over what network, and by
 //! which targets the run is judged. TOML; the built-in ones are embedded.
 
-use crate::model::{OpusParams, Vp8Params};
+use crate::model::{Codec, OpusParams, VideoParams};
 use crate::peer::SenderParams;
 use crate::result::Limits;
 use crate::slo::{Slo, SloError};
@@ -15,6 +15,8 @@ pub const MAX_CLIENTS: u64 = 20_000;
 const MAX_STREAMS: u32 = 128;
 /// Encodings beside the largest, at most: browsers send three in all.
 const MAX_SMALLER: usize = 2;
+/// Sealed messages of one client per second, at most: the relay's own limit.
+const MAX_MESSAGE_RATE: f64 = 20.0;
 /// Rate of joins at most: the schedule's resolution.
 const MAX_JOIN_RATE: f64 = 10_000.0;
 
@@ -97,6 +99,9 @@ pub struct Role {
     /// Video tracks that it receives at most.
     #[serde(default)]
     pub video_slots: u32,
+    /// Pointer positions that it sends to the others of its room.
+    #[serde(default)]
+    pub pointer: Option<Pointer>,
     /// Pixels at which its video slots are shown, slot by slot, the last for all further ones; none:
     /// as large as there is.
     #[serde(default)]
@@ -114,6 +119,17 @@ pub enum KeySource {
     Group,
     /// A join link: one key for the room, that does not change.
     Link,
+}
+
+/// Pointer positions of a role: sealed messages over the data channel, of which the relay takes 20 a
+/// second (PROTOCOL.md §8).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pointer {
+    /// Positions per second.
+    pub rate: f64,
+    /// Positions in one message, which waits for the last of them.
+    pub batch: u32,
 }
 
 /// Audio of a role.
@@ -136,6 +152,9 @@ pub struct Video {
     /// `camera`, `screen` or `imaging`.
     #[serde(default = "camera")]
     pub source: String,
+    /// `vp8`, `vp9`, `av1` or `h264`.
+    #[serde(default)]
+    pub codec: Codec,
     /// Width, pixels.
     pub width: u16,
     /// Height, pixels.
@@ -352,6 +371,11 @@ impl Scenario {
         range(!self.roles.is_empty(), "roles", "one or more")?;
         for role in &self.roles {
             role.check()?;
+            range(
+                role.pointer.is_none() || self.keys == KeySource::Group,
+                "keys",
+                "\"group\" where a role has a pointer",
+            )?;
         }
         let clients = self.clients();
         range(
@@ -454,6 +478,19 @@ impl Role {
             "roles slots",
             "at most 128",
         )?;
+        if let Some(pointer) = &self.pointer {
+            range(
+                (1.0..=1_000.0).contains(&pointer.rate),
+                "pointer.rate",
+                "1 to 1000",
+            )?;
+            range(
+                (1..=100).contains(&pointer.batch)
+                    && pointer.rate / f64::from(pointer.batch) <= MAX_MESSAGE_RATE,
+                "pointer.batch",
+                "1 to 100, and enough for 20 messages a second",
+            )?;
+        }
         if let Some(audio) = &self.audio {
             range(
                 (12_000..=510_000).contains(&audio.bitrate),
@@ -472,6 +509,11 @@ impl Role {
                 sources.contains(&video.source.as_str()),
                 "video.source",
                 "camera, screen or imaging",
+            )?;
+            range(
+                video.codec.is_video(),
+                "video.codec",
+                "vp8, vp9, av1 or h264",
             )?;
             range((1..=120).contains(&video.fps), "video.fps", "1 to 120")?;
             range(
@@ -523,8 +565,9 @@ impl Audio {
 impl Video {
     /// The model encoder's parameters.
     #[must_use]
-    pub fn params(&self) -> Vp8Params {
-        Vp8Params {
+    pub fn params(&self) -> VideoParams {
+        VideoParams {
+            codec: self.codec,
             width: self.width,
             height: self.height,
             fps: self.fps,
@@ -541,13 +584,13 @@ impl Video {
         if self.simulcast.is_empty() {
             return SenderParams::Video(full);
         }
-        let smaller = self.simulcast.iter().map(|e| Vp8Params {
+        let smaller = self.simulcast.iter().map(|e| VideoParams {
             width: e.width,
             height: e.height,
             bitrate: e.bitrate,
             ..full
         });
-        let mut all: Vec<Vp8Params> = smaller.chain([full]).collect();
+        let mut all: Vec<VideoParams> = smaller.chain([full]).collect();
         all.sort_by_key(|p| p.bitrate);
         SenderParams::Simulcast(all)
     }

@@ -65,6 +65,7 @@ fn the_gate_of_the_documentation_works_to_the_letter() {
         + &String::from_utf8_lossy(&output.stderr);
     // Latency is that of a busy machine; everything else is as on any other.
     let slow = [
+        "pause_share",
         "frame_latency",
         "packet_latency",
         "join.total",
@@ -82,6 +83,63 @@ fn the_gate_of_the_documentation_works_to_the_letter() {
     assert!(saved("load.xml").contains("<testsuite"), "{told}");
     assert!(saved("load.html").contains("</html>"), "{told}");
     assert!(saved("load.json").starts_with('{'), "{told}");
+}
+
+/// A consult in simulcast over a network that loses packets in both directions.
+#[test]
+fn repair_works_both_ways_and_groups_rekey() {
+    let _turn = alone();
+    let relay = Relay::start();
+    let smaller = "simulcast = [{ width = 320, height = 180, bitrate = 150000 }]";
+    let scenario = CONSULT.replace(
+        "key_factor = 6.0 }",
+        &format!("key_factor = 6.0, {smaller} }}"),
+    );
+    let lossy = |direction| {
+        let loss = "loss = { model = \"uniform\", probability = 0.02 }";
+        format!("[impairment.{direction}]\ndelay = 10.0\n{loss}\n")
+    };
+    let scenario = format!("{scenario}\n{}{}", lossy("up"), lossy("down"));
+    let run = relay.load(&scenario, &[]).run();
+    assert!(run.code <= 1, "{}", run.told);
+    // The relay repaired what its clients missed, and they what it missed.
+    for count in [
+        "packets_repaired",
+        "nacks",
+        "retransmitted",
+        "video.frames_received",
+    ] {
+        assert!(run.count(count) > 0, "{count}: {}", run.told);
+    }
+    // Four who join one after the other: the first makes the group, each other begins an epoch for
+    // all who are there, unless two were added at once.
+    assert!(run.count("group.epochs") > 4, "{}", run.told);
+    for count in [
+        "seal_failures",
+        "content_failures",
+        "misrouted",
+        "group.errors",
+    ] {
+        assert_eq!(run.count(count), 0, "{count}: {}", run.told);
+    }
+}
+
+#[test]
+fn pointers_cross_the_data_channel() {
+    let _turn = alone();
+    let relay = Relay::start();
+    let run = relay.load("pointer", &["--duration", "4"]).run();
+    assert!(run.code <= 2, "{}", run.told);
+    let (sent, received) = (run.count("pointer.expected"), run.count("pointer.received"));
+    // Six people, each 60 a second to five others, for four seconds of measuring and some before.
+    assert!(sent >= 6 * 5 * 60 * 4 * 9 / 10, "{sent}: {}", run.told);
+    assert!(
+        received <= sent && received * 100 >= sent * 95,
+        "{received} of {sent}: {}",
+        run.told
+    );
+    // The first ones may come before the channel is open.
+    assert!(run.count("pointer.unsent") * 20 < sent, "{}", run.told);
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod common;
 use common::{RelaySide, policy, publish};
 use sealcast_io::{Bind as IoBind, Clock as IoClock, SessionContext, ShardIoConfig, ShardThread};
 use sealcast_load::driver::{Bind, Clock, MediaThread, PeerId};
-use sealcast_load::model::{Codec, OpusParams, Vp8Params};
+use sealcast_load::model::{Codec, OpusParams, VideoParams};
 use sealcast_load::peer::{
     PeerConfig, PeerContext, PeerEvent, PeerFaults, Proto, Received, SealConfig, SealKeys,
     SenderParams,
@@ -47,7 +47,7 @@ fn relay(ip: &str) -> (ShardThread, RelaySide) {
 fn params() -> [SenderParams; 2] {
     [
         SenderParams::Audio(OpusParams::default()),
-        SenderParams::Video(Vp8Params::default()),
+        SenderParams::Video(VideoParams::default()),
     ]
 }
 

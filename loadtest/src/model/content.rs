@@ -7,7 +7,7 @@
 //! The filling follows from stream and number alone, so a receiver checks every byte of a frame
 //! without having been told anything, and finds out whose frame it is and how old.
 
-use super::Codec;
+use super::{Codec, heads};
 use sealcast_model::Time;
 use sealcast_netsim::Rng;
 use std::ops::Range;
@@ -18,7 +18,8 @@ const STREAM: Range<usize> = 4..12;
 const NUMBER: Range<usize> = 12..20;
 const DUE: Range<usize> = 20..28;
 const FLAGS: usize = 28;
-const LABEL_LEN: usize = 29;
+/// Bytes of the label.
+pub(super) const LABEL_LEN: usize = 29;
 
 /// The label of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,19 +52,6 @@ pub enum ContentError {
     },
 }
 
-/// Bytes of the codec's own at the start of a frame.
-fn head_len(codec: Codec, first: u8) -> usize {
-    match codec {
-        Codec::Opus => super::opus::TOC_LEN,
-        Codec::Vp8 => codec.layout().clear_prefix_len(first),
-    }
-}
-
-/// Smallest frame of a codec with a label.
-pub(super) fn min_len(codec: Codec) -> usize {
-    LABEL_LEN + head_len(codec, 0)
-}
-
 /// Writes a frame of `len` bytes behind `head`. `frame` is cleared first; a `len` too small for
 /// the label is raised.
 pub(super) fn write(frame: &mut Vec<u8>, head: &[u8], info: &FrameInfo, len: usize) {
@@ -88,9 +76,9 @@ pub(super) fn write(frame: &mut Vec<u8>, head: &[u8], info: &FrameInfo, len: usi
 /// # Errors
 /// [`ContentError`], which names the first wrong byte.
 pub fn check(codec: Codec, frame: &[u8]) -> Result<FrameInfo, ContentError> {
-    let first = *frame.first().ok_or(ContentError::Short)?;
+    let head_len = heads::len(codec, frame).ok_or(ContentError::Short)?;
     let (head, body) = frame
-        .split_at_checked(head_len(codec, first))
+        .split_at_checked(head_len)
         .ok_or(ContentError::Short)?;
     let (label, rest) = body
         .split_at_checked(LABEL_LEN)
@@ -110,10 +98,7 @@ pub fn check(codec: Codec, frame: &[u8]) -> Result<FrameInfo, ContentError> {
         due: Time::from_nanos(word(DUE)),
         key: label.get(FLAGS) == Some(&1),
     };
-    let head_is_right = match codec {
-        Codec::Opus => super::opus::check_toc(head),
-        Codec::Vp8 => super::vp8::check_head(head, info.key),
-    };
+    let head_is_right = heads::check(codec, head, info.key);
     if !head_is_right {
         return Err(ContentError::Corrupt { at: 0 });
     }
@@ -146,24 +131,22 @@ mod tests {
             key,
         };
         let mut out = vec![9; 3];
-        let head: &[u8] = match codec {
-            Codec::Opus => &super::super::opus::TOC,
-            Codec::Vp8 => &super::super::vp8::head(key, 640, 360, len),
-        };
-        write(&mut out, head, &info, len);
+        let (head, len) = heads::write(codec, key, (640, 360), len, LABEL_LEN);
+        write(&mut out, &head, &info, len);
         (out, info)
     }
 
     proptest! {
         #[test]
         fn every_byte_is_checked(
-            audio in any::<bool>(), key in any::<bool>(), len in 0usize..3_000,
+            codec in prop::sample::select(Codec::ALL.to_vec()),
+            key in any::<bool>(), len in 0usize..3_000,
             at in any::<prop::sample::Index>(), bit in 0u8..8,
         ) {
-            let codec = if audio { Codec::Opus } else { Codec::Vp8 };
-            let key = key || audio;
+            let key = key || codec == Codec::Opus;
             let (good, info) = frame(codec, key, len);
-            prop_assert_eq!(good.len(), len.max(LABEL_LEN + head_len(codec, good[0])));
+            let head = heads::len(codec, &good).unwrap();
+            prop_assert!(good.len() >= LABEL_LEN + head);
             prop_assert_eq!(check(codec, &good), Ok(info));
             // Any flipped bit is found, or changes the label so that all else is wrong: then the
             // frame claims to be another, which its SFrame seal excludes. Width, height and
@@ -171,7 +154,7 @@ mod tests {
             let mut bad = good.clone();
             let at = at.index(bad.len());
             bad[at] ^= 1 << bit;
-            let label = head_len(codec, good[0])..head_len(codec, good[0]) + LABEL_LEN;
+            let label = head..head + LABEL_LEN;
             if at >= label.end {
                 prop_assert_eq!(check(codec, &bad), Err(ContentError::Corrupt { at }));
             } else if label.contains(&at) {
@@ -184,7 +167,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_harmless(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            for codec in [Codec::Opus, Codec::Vp8] {
+            for codec in Codec::ALL {
                 let _ = check(codec, &bytes);
             }
         }

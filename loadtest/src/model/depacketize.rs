@@ -7,8 +7,8 @@
 //! handed out whole or not at all.
 
 use super::Codec;
+use super::unpack::Unpacked;
 use sealcast_model::Time;
-use sealcast_rtp::payload::vp8::Vp8Descriptor;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ struct Assembly {
     any: bool,
     timestamp: u32,
     first_packet: Time,
-    data: Vec<u8>,
+    bytes: Unpacked,
 }
 
 impl Depacketizer {
@@ -97,6 +97,17 @@ impl Depacketizer {
     #[must_use]
     pub fn stats(&self) -> DepacketizerStats {
         self.stats
+    }
+
+    /// The packets that follow are of another codec; what is kept of the one before is lost.
+    pub fn follow(&mut self, codec: Codec) {
+        self.codec = codec;
+        self.stats.lost += self.missing().count() as u64;
+        self.break_frame();
+        let newest = self.kept.keys().next_back().copied();
+        self.next = newest.map_or(self.next, |newest| Some(newest + 1));
+        self.kept.clear();
+        self.gap_since = None;
     }
 
     /// Takes a packet. `index` is its sequence number, extended. Calls `on_frame` for each frame
@@ -206,13 +217,13 @@ impl Depacketizer {
             self.stats.empty += 1;
             return;
         }
-        self.assembly.data.clear();
-        self.assembly.data.extend_from_slice(payload);
+        self.assembly.bytes.clear();
+        self.assembly.bytes.data.extend_from_slice(payload);
         self.stats.frames += 1;
         on_frame(Frame {
             timestamp,
             first_packet: now,
-            data: &mut self.assembly.data,
+            data: &mut self.assembly.bytes.data,
         });
     }
 
@@ -229,13 +240,13 @@ impl Depacketizer {
             self.stats.empty += 1;
             return;
         }
-        let Ok(descriptor) = Vp8Descriptor::parse(payload) else {
+        let begun = self.assembly.whole && self.assembly.timestamp == timestamp;
+        let Ok(starts) = Unpacked::starts(self.codec, payload, begun) else {
             self.stats.malformed += 1;
             self.break_frame();
             return;
         };
-        let data = payload.get(descriptor.len()..).unwrap_or_default();
-        if descriptor.is_frame_start() {
+        if starts {
             self.break_frame(); // One that never ended.
             self.assembly.whole = true;
             self.assembly.timestamp = timestamp;
@@ -244,14 +255,18 @@ impl Depacketizer {
             self.break_frame();
         }
         self.assembly.any = true;
-        self.assembly.data.extend_from_slice(data);
+        if self.assembly.bytes.append(self.codec, payload).is_err() {
+            self.stats.malformed += 1;
+            self.break_frame();
+            return;
+        }
         if marker {
             if self.assembly.whole {
                 self.stats.frames += 1;
                 on_frame(Frame {
                     timestamp,
                     first_packet: self.assembly.first_packet,
-                    data: &mut self.assembly.data,
+                    data: &mut self.assembly.bytes.data,
                 });
                 self.assembly.any = false;
             }
@@ -264,13 +279,13 @@ impl Depacketizer {
         self.stats.broken += u64::from(self.assembly.any);
         self.assembly.any = false;
         self.assembly.whole = false;
-        self.assembly.data.clear();
+        self.assembly.bytes.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Packetizer, Vp8Model, Vp8Params, content};
+    use super::super::{Packetizer, VideoModel, VideoParams, content};
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
@@ -285,16 +300,16 @@ mod tests {
 
     /// Packets of `count` frames, 1 to 30 packets each.
     fn stream(count: u64) -> Vec<Sent> {
-        let params = Vp8Params {
+        let params = VideoParams {
             bitrate: 3_000_000,
-            ..Vp8Params::default()
+            ..VideoParams::default()
         };
-        let mut model = Vp8Model::new(params, 9, 9);
-        let mut packetizer = Packetizer::new(Codec::Vp8, 1_000, 0);
+        let mut model = VideoModel::new(params, 9, 9);
+        let mut packetizer = Packetizer::new(Codec::Vp8, 1_000, 0, (640, 360));
         let (mut frame, mut scratch, mut sent) = (vec![], vec![], vec![]);
         for n in 0..count {
             let payload = model.encode(Time::from_millis(33 * n), n, &mut frame);
-            packetizer.packetize(&frame, &mut scratch, |data, marker| {
+            packetizer.packetize(&frame, payload.key, &mut scratch, |data, marker| {
                 let index = 100 + sent.len() as u64;
                 let payload_data = data.to_vec();
                 let timestamp = payload.timestamp;

@@ -1,7 +1,7 @@
 //! A model Opus encoder: one frame every 20 ms, around a bit rate, silent at times.
 
+use super::Payload;
 use super::content::{self, FrameInfo};
-use super::{Codec, Payload};
 use sealcast_model::Time;
 use sealcast_netsim::Rng;
 use std::time::Duration;
@@ -106,7 +106,7 @@ impl OpusModel {
         let mean = f64::from(self.params.bitrate) / 8.0 / 50.0;
         let loudness = if self.speaking { 1.0 } else { 0.5 };
         let len = (mean * loudness * (0.8 + 0.4 * self.rng.unit())) as usize;
-        content::write(frame, &TOC, &info, len.max(content::min_len(Codec::Opus)));
+        content::write(frame, &TOC, &info, len.max(TOC_LEN + content::LABEL_LEN));
         Some(Payload {
             timestamp: self.ticks,
             key: true,
@@ -119,6 +119,7 @@ impl OpusModel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Codec;
 
     fn run(params: OpusParams, frames: u64) -> (usize, usize, usize) {
         let mut model = OpusModel::new(params, 5, 6);

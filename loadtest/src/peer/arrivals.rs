@@ -5,8 +5,9 @@ use sealcast_rtp::SeqExtender;
 use sealcast_rtp::rtcp::{RtcpWriter, TransportFeedbackFields};
 use std::collections::VecDeque;
 
-/// Packets remembered between two reports: 50 ms at 10,000 packets a second.
-const MAX_ARRIVALS: usize = 512;
+/// Packets remembered between two reports: a burst of 500 for a key frame and 50 ms at 60,000 packets
+/// a second. What is beyond is never reported, and looks lost to the relay.
+const MAX_ARRIVALS: usize = 4_096;
 
 /// Packets that arrived since the last report.
 #[derive(Default)]
@@ -94,6 +95,31 @@ mod tests {
             (65_534, 7)
         );
         assert!(arrivals.times.is_empty());
+    }
+
+    #[test]
+    fn a_burst_is_reported_whole_if_in_several_reports() {
+        let mut arrivals = Arrivals::default();
+        for n in 0..1_500u16 {
+            arrivals.on_packet(
+                Time::ZERO + std::time::Duration::from_micros(20) * n.into(),
+                n,
+            );
+        }
+        let mut reported = 0;
+        while !arrivals.times.is_empty() {
+            let mut buf = [0; 1_100];
+            let mut rtcp = RtcpWriter::new(&mut buf);
+            arrivals.report(1, 2, &mut rtcp);
+            let len = rtcp.finish();
+            let compound = Compound::parse(&buf[..len]).unwrap();
+            let Some(Ok(Packet::TransportFeedback(feedback))) = compound.iter().next() else {
+                panic!()
+            };
+            assert_eq!(feedback.fields.base_sequence_number, reported);
+            reported += feedback.status_count;
+        }
+        assert_eq!(reported, 1_500);
     }
 
     #[test]

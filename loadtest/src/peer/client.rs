@@ -94,7 +94,7 @@ pub enum PeerEvent {
 pub struct SlotState {
     /// Its MID.
     pub mid: String,
-    /// Audio or video.
+    /// Opus for audio; of video any, whichever this says.
     pub codec: Codec,
     /// The relay accepted it.
     pub active: bool,
@@ -230,8 +230,10 @@ impl Peer {
         self.extensions = answer.extensions;
         let (send, receive) = answer.media.split_at(self.senders.len());
         for (sender, media) in self.senders.iter_mut().zip(send) {
-            if let Some(pt) = payload_type(media, sender.codec()) {
-                sender.negotiated(pt, media.rtx_pt, &media.rids);
+            let same = |(_, codec): &(u8, Codec)| *codec == sender.codec();
+            if let Some((pt, _)) = media.known().find(same) {
+                let rtx = media.rtx.iter().find(|(_, apt)| *apt == pt);
+                sender.negotiated(pt, rtx.map(|(rtx, _)| *rtx), &media.rids);
             }
         }
         for (index, media) in receive.iter().enumerate() {
@@ -248,8 +250,10 @@ impl Peer {
             && let (true, Some(ssrc)) = (media.active, media.ssrc)
         {
             state.active = true;
-            let rtx = media.rtx_ssrc.zip(media.rtx_pt);
-            *slot = Some(Slot::new(index, state.codec, ssrc, rtx));
+            let codecs = media.known().collect();
+            let rtx = media.rtx_ssrc.filter(|_| !media.rtx.is_empty());
+            let rtx = rtx.map(|ssrc| (ssrc, media.rtx.clone()));
+            *slot = Some(Slot::new(index, state.codec, ssrc, codecs, rtx));
         }
     }
 
@@ -587,16 +591,4 @@ fn push_event(
         SlotEvent::Received(received) => PeerEvent::Received(received),
         SlotEvent::Rejected(reason) => PeerEvent::Rejected { slot, reason },
     });
-}
-
-fn payload_type(media: &AnswerMedia, codec: Codec) -> Option<u8> {
-    let name = match codec {
-        Codec::Opus => "opus",
-        Codec::Vp8 => "vp8",
-    };
-    media
-        .codecs
-        .iter()
-        .find(|(_, n)| n == name)
-        .map(|(pt, _)| *pt)
 }

@@ -95,9 +95,13 @@ pub(super) struct Feedback {
 }
 
 pub(super) struct Slot {
+    /// Of the latest packet.
     codec: Codec,
+    /// By payload type.
+    codecs: Vec<(u8, Codec)>,
     ssrc: u32,
-    rtx: Option<(u32, u8)>,
+    /// SSRC of retransmissions, and their payload types with those that they repair.
+    rtx: Option<(u32, Vec<(u8, u8)>)>,
     seq: SeqExtender,
     depacketizer: Depacketizer,
     checker: Checker,
@@ -109,10 +113,17 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(index: usize, codec: Codec, ssrc: u32, rtx: Option<(u32, u8)>) -> Slot {
-        let max_wait = rtx.map_or(REORDER_WAIT, |_| REPAIR_WAIT);
+    pub(super) fn new(
+        index: usize,
+        codec: Codec,
+        ssrc: u32,
+        codecs: Vec<(u8, Codec)>,
+        rtx: Option<(u32, Vec<(u8, u8)>)>,
+    ) -> Slot {
+        let max_wait = rtx.as_ref().map_or(REORDER_WAIT, |_| REPAIR_WAIT);
         Slot {
             codec,
+            codecs,
             ssrc,
             rtx,
             seq: SeqExtender::new(),
@@ -142,7 +153,7 @@ impl Slot {
     }
 
     pub(super) fn takes(&self, ssrc: u32) -> bool {
-        self.ssrc == ssrc || self.rtx.is_some_and(|(rtx, _)| rtx == ssrc)
+        self.ssrc == ssrc || self.rtx.as_ref().is_some_and(|(rtx, _)| *rtx == ssrc)
     }
 
     pub(super) fn stats(&self) -> ReceiveStats {
@@ -167,11 +178,12 @@ impl Slot {
         let (seq, payload) = if header.ssrc == self.ssrc {
             self.stats.packets += 1;
             self.stats.octets += payload.len() as u64;
+            self.follow(header.payload_type);
             (header.sequence_number, payload)
         } else {
             // RFC 4588 §4; empty ones are probes.
             match rtx::parse(payload) {
-                Ok((seq, original)) if !payload.is_empty() => {
+                Ok((seq, original)) if !payload.is_empty() && self.repairs(header.payload_type) => {
                     self.stats.repaired += 1;
                     (seq, original)
                 }
@@ -199,6 +211,28 @@ impl Slot {
                 checker.take(now, keys.as_deref_mut(), f, on_event);
             },
         );
+    }
+
+    /// A slot shows tracks of whatever codec was negotiated; what is missing of one before is lost.
+    fn follow(&mut self, payload_type: u8) {
+        let known = self.codecs.iter().find(|(pt, _)| *pt == payload_type);
+        if let Some((_, codec)) = known
+            && *codec != self.codec
+        {
+            self.codec = *codec;
+            self.checker.codec = *codec;
+            self.checker.chain = None;
+            self.depacketizer.follow(*codec);
+        }
+    }
+
+    /// Retransmissions of this payload type are of the codec that the slot shows.
+    fn repairs(&self, payload_type: u8) -> bool {
+        let repaired = self.rtx.iter().flat_map(|(_, pts)| pts);
+        let repaired = repaired.filter(|(rtx, _)| *rtx == payload_type);
+        let codec = |apt: u8| self.codecs.iter().find(|(pt, _)| *pt == apt);
+        let mut codecs = repaired.filter_map(|(_, apt)| codec(*apt));
+        codecs.any(|(_, codec)| *codec == self.codec)
     }
 
     /// Gives up what is missing for too long.
@@ -340,7 +374,7 @@ impl Checker {
         }
         // Audio packets may overtake each other; then the seal's window tells a repetition.
         let newest = self.newest.entry(info.stream).or_insert(info.number);
-        if self.codec == Codec::Vp8 && info.number < *newest {
+        if self.codec.is_video() && info.number < *newest {
             return Err(RejectReason::Repeated);
         }
         *newest = info.number.max(*newest);

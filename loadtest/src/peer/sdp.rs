@@ -6,10 +6,21 @@ use sealcast_rtp::{ExtensionKind, ExtensionMap};
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-/// Payload types we offer.
-pub(super) const OPUS_PT: u8 = 111;
-pub(super) const VP8_PT: u8 = 96;
-pub(super) const VP8_RTX_PT: u8 = 97;
+/// Payload type of Opus.
+const OPUS_PT: u8 = 111;
+/// Video codecs with their payload types, that of retransmissions, and their parameters, most
+/// wanted first.
+const VIDEO: [(Codec, u8, u8, &str); 4] = [
+    (Codec::Vp8, 96, 97, ""),
+    (Codec::Vp9, 98, 99, "profile-id=0"),
+    (Codec::Av1, 100, 101, "level-idx=5;profile=0;tier=0"),
+    (
+        Codec::H264,
+        102,
+        103,
+        "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f",
+    ),
+];
 
 /// Header extensions we offer, with the ids that browsers use.
 const EXTENSIONS: [(u8, ExtensionKind); 7] = [
@@ -25,6 +36,7 @@ const EXTENSIONS: [(u8, ExtensionKind); 7] = [
 /// One m-line of our offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OfferMedia {
+    /// The one that is sent; a slot for video receives any.
     pub(super) codec: Codec,
     pub(super) direction: OfferDirection,
 }
@@ -53,8 +65,8 @@ pub struct AnswerMedia {
     pub ssrc: Option<u32>,
     /// Its retransmissions' SSRC.
     pub rtx_ssrc: Option<u32>,
-    /// RTX payload type.
-    pub rtx_pt: Option<u8>,
+    /// RTX payload types, each with the one that it repairs (RFC 4588 §8.6).
+    pub rtx: Vec<(u8, u8)>,
     /// RIDs of a simulcast that the remote side receives.
     pub rids: Vec<String>,
 }
@@ -128,10 +140,16 @@ fn offer_transport(sdp: &mut String, local: &Local, mid: &str) {
 }
 
 fn offer_media(sdp: &mut String, local: &Local, media: &OfferMedia, mid: &str) {
-    let audio = media.codec == Codec::Opus;
-    let (kind, formats) = match media.codec {
-        Codec::Opus => ("audio", OPUS_PT.to_string()),
-        Codec::Vp8 => ("video", format!("{VP8_PT} {VP8_RTX_PT}")),
+    let audio = !media.codec.is_video();
+    let slot = media.direction == OfferDirection::Receive;
+    let offered = |(codec, ..): &(Codec, u8, u8, &str)| !audio && (slot || *codec == media.codec);
+    let videos: Vec<_> = VIDEO.into_iter().filter(offered).collect();
+    let formats = |(_, pt, rtx, _): &(Codec, u8, u8, &str)| format!("{pt} {rtx}");
+    let formats: Vec<String> = videos.iter().map(formats).collect();
+    let (kind, formats) = if audio {
+        ("audio", OPUS_PT.to_string())
+    } else {
+        ("video", formats.join(" "))
     };
     let _ = write!(
         sdp,
@@ -160,24 +178,22 @@ fn offer_media(sdp: &mut String, local: &Local, media: &OfferMedia, mid: &str) {
             let _ = write!(sdp, "a=extmap:{id} {}\r\n", kind.uri());
         }
     }
-    match media.codec {
-        Codec::Opus => {
-            let _ = write!(
-                sdp,
-                "a=rtpmap:{OPUS_PT} opus/48000/2\r\na=fmtp:{OPUS_PT} minptime=10;useinbandfec=1\r\n\
-                 a=rtcp-fb:{OPUS_PT} transport-cc\r\n"
-            );
+    if audio {
+        let _ = write!(
+            sdp,
+            "a=rtpmap:{OPUS_PT} opus/48000/2\r\na=fmtp:{OPUS_PT} minptime=10;useinbandfec=1\r\n\
+             a=rtcp-fb:{OPUS_PT} transport-cc\r\n"
+        );
+    }
+    for (codec, pt, rtx, parameters) in videos {
+        let _ = write!(sdp, "a=rtpmap:{pt} {}/90000\r\n", codec.name());
+        if !parameters.is_empty() {
+            let _ = write!(sdp, "a=fmtp:{pt} {parameters}\r\n");
         }
-        Codec::Vp8 => {
-            let _ = write!(sdp, "a=rtpmap:{VP8_PT} VP8/90000\r\n");
-            for feedback in ["transport-cc", "ccm fir", "nack", "nack pli"] {
-                let _ = write!(sdp, "a=rtcp-fb:{VP8_PT} {feedback}\r\n");
-            }
-            let _ = write!(
-                sdp,
-                "a=rtpmap:{VP8_RTX_PT} rtx/90000\r\na=fmtp:{VP8_RTX_PT} apt={VP8_PT}\r\n"
-            );
+        for feedback in ["transport-cc", "ccm fir", "nack", "nack pli"] {
+            let _ = write!(sdp, "a=rtcp-fb:{pt} {feedback}\r\n");
         }
+        let _ = write!(sdp, "a=rtpmap:{rtx} rtx/90000\r\na=fmtp:{rtx} apt={pt}\r\n");
     }
     match &media.direction {
         OfferDirection::Receive => {}
@@ -212,6 +228,14 @@ struct Seen {
     candidates: Vec<(Proto, SocketAddr)>,
     passive: bool,
     data: bool,
+}
+
+impl AnswerMedia {
+    /// Payload types of codecs that are modelled.
+    pub(super) fn known(&self) -> impl Iterator<Item = (u8, Codec)> {
+        let known = |(pt, name): &(u8, String)| Some((*pt, Codec::from_name(name)?));
+        self.codecs.iter().filter_map(known)
+    }
 }
 
 impl Answer {
@@ -343,8 +367,8 @@ fn media_line(
         }
         "fmtp" => {
             let (pt, params) = value.split_once(' ')?;
-            if params.starts_with("apt=") {
-                media.rtx_pt = Some(pt.parse().ok()?);
+            if let Some(apt) = params.strip_prefix("apt=") {
+                media.rtx.push((pt.parse().ok()?, apt.trim().parse().ok()?));
             }
         }
         "extmap" => {
@@ -420,8 +444,8 @@ mod tests {
         assert_eq!((audio.mid.as_str(), audio.ssrc), ("0", None));
         assert_eq!(audio.codecs, [(111, "opus".to_owned())]);
         assert_eq!(
-            (video.ssrc, video.rtx_ssrc, video.rtx_pt),
-            (Some(7), Some(8), Some(97))
+            (video.ssrc, video.rtx_ssrc, &video.rtx[..]),
+            (Some(7), Some(8), &[(97, 96)][..])
         );
     }
 

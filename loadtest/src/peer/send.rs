@@ -2,7 +2,7 @@
 
 use super::keys::Keys;
 use super::rtp::{Link, MAX_PAYLOAD, RtpStream};
-use crate::model::{Codec, OpusModel, OpusParams, Packetizer, Payload, Vp8Model, Vp8Params};
+use crate::model::{Codec, OpusModel, OpusParams, Packetizer, Payload, VideoModel, VideoParams};
 use sealcast_model::{NtpClock, Time};
 use sealcast_netsim::Rng;
 use sealcast_rtp::rtcp::SenderInfo;
@@ -21,11 +21,11 @@ const RIDS: [&str; 3] = ["q", "h", "f"];
 pub enum SenderParams {
     /// Opus audio.
     Audio(OpusParams),
-    /// VP8 video.
-    Video(Vp8Params),
-    /// VP8 video in two or three encodings (RFC 8853), smallest first. Where the relay does not
+    /// Video.
+    Video(VideoParams),
+    /// Video in two or three encodings (RFC 8853), smallest first. Where the relay does not
     /// take that, the largest is sent alone. Their rates of frames are that of the largest.
-    Simulcast(Vec<Vp8Params>),
+    Simulcast(Vec<VideoParams>),
 }
 
 impl SenderParams {
@@ -34,7 +34,8 @@ impl SenderParams {
     pub fn codec(&self) -> Codec {
         match self {
             SenderParams::Audio(_) => Codec::Opus,
-            SenderParams::Video(_) | SenderParams::Simulcast(_) => Codec::Vp8,
+            SenderParams::Video(p) => p.codec,
+            SenderParams::Simulcast(all) => all.last().map_or(Codec::Vp8, |p| p.codec),
         }
     }
 }
@@ -68,7 +69,7 @@ pub struct SendStats {
 
 enum Encoder {
     Opus(OpusModel),
-    Vp8(Vp8Model),
+    Video(VideoModel),
 }
 
 /// One encoding of a source, from encoder to RTP.
@@ -124,13 +125,13 @@ impl Sender {
                 let rids = RIDS.iter().skip(RIDS.len().saturating_sub(all.len()));
                 all.iter()
                     .zip(rids)
-                    .map(|(p, rid)| maker.video(Vp8Params { fps, ..*p }, Some(rid)))
+                    .map(|(p, rid)| maker.video(VideoParams { fps, ..*p }, Some(rid)))
                     .collect::<Result<_, _>>()?
             }
         };
         let interval = encodings.first().map(|e| match &e.encoder {
             Encoder::Opus(model) => model.interval(),
-            Encoder::Vp8(model) => model.interval(),
+            Encoder::Video(model) => model.interval(),
         });
         Ok(Sender {
             codec,
@@ -287,14 +288,14 @@ impl Sender {
             for encoding in encodings.iter_mut().filter(|e| e.can_send()) {
                 let payload = match &mut encoding.encoder {
                     Encoder::Opus(model) => model.encode(due, &mut buffers.frame),
-                    Encoder::Vp8(model) => Some(model.encode(due, *number, &mut buffers.frame)),
+                    Encoder::Video(model) => Some(model.encode(due, *number, &mut buffers.frame)),
                 };
                 if let Some(payload) = payload
                     && encoding.send(*codec, link, due, &payload, buffers)
                 {
                     sent = true;
                     stats.frames += 1;
-                    stats.key_frames += u64::from(payload.key);
+                    stats.key_frames += u64::from(payload.key && codec.is_video());
                 }
             }
             if sent {
@@ -341,7 +342,7 @@ impl Encoding {
     }
 
     fn request_key_frame(&mut self) {
-        if let Encoder::Vp8(model) = &mut self.encoder {
+        if let Encoder::Video(model) = &mut self.encoder {
             model.request_key_frame();
         }
     }
@@ -374,11 +375,12 @@ impl Encoding {
         let rtp = &mut self.rtp;
         rtp.begin_frame(due, payload);
         let mut first = true;
-        self.packetizer.packetize(frame, packet, |data, last| {
-            let extensions = rtp.frame_extensions(payload, first, last);
-            rtp.send(link, payload, last, &extensions, data);
-            first = false;
-        });
+        self.packetizer
+            .packetize(frame, payload.key, packet, |data, last| {
+                let extensions = rtp.frame_extensions(payload, first, last);
+                rtp.send(link, payload, last, &extensions, data);
+                first = false;
+            });
         true
     }
 }
@@ -398,12 +400,12 @@ impl Maker<'_> {
 
     fn video(
         &mut self,
-        params: Vp8Params,
+        params: VideoParams,
         rid: Option<&'static str>,
     ) -> Result<Encoding, KeyError> {
         let size = Some((params.width, params.height));
-        let encoder = |name, seed| Encoder::Vp8(Vp8Model::new(params, name, seed));
-        self.encoding(Codec::Vp8, rid, size, encoder)
+        let encoder = |name, seed| Encoder::Video(VideoModel::new(params, name, seed));
+        self.encoding(params.codec, rid, size, encoder)
     }
 
     fn encoding(
@@ -422,13 +424,15 @@ impl Maker<'_> {
         };
         let ssrcs = (rng.next_u64() as u32, rng.next_u64() as u32);
         let (name, seed) = (rng.next_u64(), rng.next_u64());
+        // Encoders of H.264 send no dependency descriptor.
+        let described = size.filter(|_| codec != Codec::H264);
         Ok(Encoding {
             name,
             encoder: encoder(name, seed),
             kid,
             sealer,
-            packetizer: Packetizer::new(codec, MAX_PAYLOAD, seed as u16),
-            rtp: RtpStream::new(self.mid.to_owned(), rid, ssrcs, size, seed),
+            packetizer: Packetizer::new(codec, MAX_PAYLOAD, seed as u16, size.unwrap_or((0, 0))),
+            rtp: RtpStream::new(self.mid.to_owned(), rid, ssrcs, described, seed),
             active: true,
         })
     }

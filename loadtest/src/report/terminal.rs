@@ -97,6 +97,7 @@ pub const SUMMARY: &[(&str, &[&str])] = &[
             "freeze_time",
             "freeze_longest",
             "freeze_share",
+            "pause_share",
             "audio.concealed",
             "mos",
         ],
@@ -124,6 +125,10 @@ pub const SUMMARY: &[(&str, &[&str])] = &[
             "messages_opened",
             "messages_unopened",
         ],
+    ),
+    (
+        "Pointers",
+        &["pointer.delivery", "pointer.received", "pointer.unsent"],
     ),
     (
         "Relay",
@@ -161,6 +166,7 @@ pub const DISTRIBUTIONS: &[&str] = &[
     "video.packet_latency",
     "video.frame_latency",
     "slot_change",
+    "pointer.latency",
     "group.rekey",
 ];
 

@@ -61,6 +61,11 @@ pub const DERIVED: &[(&str, Unit, &str)] = &[
     ("audio.delivery", Unit::Share, "The same, of audio."),
     ("video.delivery", Unit::Share, "The same, of video."),
     (
+        "pointer.delivery",
+        Unit::Share,
+        "Pointer positions received of those that were sent.",
+    ),
+    (
         "audio.concealed",
         Unit::Share,
         "Audio frames that were lost or too late to be heard.",
@@ -72,6 +77,11 @@ pub const DERIVED: &[(&str, Unit, &str)] = &[
         "How long pictures stood still, added up.",
     ),
     ("freeze_share", Unit::Share, "The same, of viewing time."),
+    (
+        "pause_share",
+        Unit::Share,
+        "Of the time that pictures were to be seen, that in which the relay paused them for want of bandwidth.",
+    ),
     ("freeze_longest", Unit::Seconds, "The longest of them."),
     (
         "mos",
@@ -281,6 +291,7 @@ impl Figures {
             "delivery" => share(all(C::AudioReceived) + all(C::VideoReceived), audio + video),
             "audio.delivery" => share(all(C::AudioReceived), audio),
             "video.delivery" => share(all(C::VideoReceived), video),
+            "pointer.delivery" => share(all(C::PointersReceived), all(C::PointersExpected)),
             "audio.concealed" => self.concealed(),
             "freezes" => Some(freezes.map_or(0, Latencies::count) as f64),
             "freeze_time" => Some(freezes.map_or(0.0, |f| f.sum().as_secs_f64())),
@@ -296,6 +307,11 @@ impl Figures {
                     .copied()
                     .unwrap_or(0) as f64,
             ),
+            "pause_share" => {
+                let measured = |c| self.measured.get(&c).copied().unwrap_or(0) as f64;
+                let (paused, shown) = (measured(C::PausedMillis), measured(C::VideoShownMillis));
+                share(paused, paused + shown)
+            }
             "mos" => self.mos(),
             "bitrate_in" => rate(C::OctetsReceived, 8.0),
             "bitrate_out" => rate(C::OctetsSent, 8.0),

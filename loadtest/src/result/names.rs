@@ -52,6 +52,7 @@ names! {
         VideoBuffer = "video.jitter_buffer" "What the jitter buffer adds, per frame.";
         Freeze = "freeze" "How long the picture stood still, per freeze.";
         SlotChange = "slot_change" "From asking for another track until its first frame that a decoder can show.";
+        Pointer = "pointer.latency" "From when a pointer position was due until the others had opened it.";
         Rekey = "group.rekey" "From when a client enters a new epoch of its group until it seals with that one's keys.";
         SendLag = "generator.send_lag" "How late the generator's timers ran.";
         ReceiveLag = "generator.receive_lag" "How long datagrams lay in the kernel before the generator read them.";
@@ -101,11 +102,15 @@ names! {
         LayerChanges = "layer_changes" "Changes of the encoding that a slot shows, with the track unchanged.";
         EncodingSwitches = "encoding_switches" "Encodings of a simulcast that the relay asked to stop, or to go on with.";
         Pauses = "pauses" "Times that the relay said that nothing of a track fits a client's path.";
+        PausedMillis = "paused_ms" "How long slots were paused so, milliseconds, added up.";
         SlotChanges = "slot_changes" "Slots set to another track.";
         Epochs = "group.epochs" "Epochs of groups' keys that clients entered, added up.";
         GroupResets = "group.resets" "Times that a client had to be added to its group again.";
         GroupRefused = "group.refused" "Group messages that the relay refused.";
         GroupErrors = "group.errors" "Group messages that clients refused, and commits that failed.";
+        PointersExpected = "pointer.expected" "Pointer positions sent, times the others of the group.";
+        PointersReceived = "pointer.received" "Pointer positions that arrived and opened.";
+        PointersUnsent = "pointer.unsent" "Pointer positions that could not be sent: no key, or no room in the data channel.";
         MessagesOpened = "messages_opened" "Sealed messages of other members that opened.";
         MessagesUnopened = "messages_unopened" "Sealed messages that did not: of an epoch before the client's own first, or altered.";
         DatagramsSent = "datagrams_sent" "Datagrams sent, of any kind.";

@@ -9,7 +9,7 @@ use crate::http;
 use crate::model::Codec;
 use crate::peer::{PeerConfig, SealConfig, SealKeys, SenderParams};
 use crate::result::Counter;
-use crate::scenario::KeySource;
+use crate::scenario::{KeySource, Pointer};
 use crate::schedule::{ClientPlan, Stay};
 use crate::tokens::Wanted;
 use sealcast_model::Time;
@@ -17,6 +17,7 @@ use sealcast_netsim::Rng;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
@@ -178,6 +179,15 @@ impl Client {
         Ok(())
     }
 
+    async fn point(&mut self, dues: &[Time]) -> Result<(), ClientError> {
+        match &mut self.group {
+            Some(group) if !self.setup.stopped.load(Relaxed) => {
+                group.point(&self.session, dues).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn group_due(&self) -> Time {
         let now = self.setup.clock.now();
         let group = self.group.as_ref();
@@ -241,11 +251,17 @@ impl Client {
         let now = setup.clock.now();
         let due = |d: &&Duration| setup.begin + **d > now;
         let mut changes = plan.slot_changes.iter().filter(due).copied().peekable();
+        let mut pointing = setup.role(&plan).pointer.map(|p| Pointing::new(p, now));
         loop {
             let change = changes.peek().map_or(Time::NEVER, |d| setup.begin + *d);
             let group_due = self.group_due();
+            let point = pointing.as_ref().map_or(Time::NEVER, Pointing::due);
             tokio::select! {
                 event = signal.next_event() => self.on_event(signal, event?).await?,
+                () = setup.sleep_until(point) => {
+                    let dues = pointing.as_mut().map(Pointing::next).unwrap_or_default();
+                    self.point(&dues).await?;
+                }
                 () = setup.sleep_until(change) => {
                     changes.next();
                     self.change_slot(signal).await?;
@@ -254,6 +270,10 @@ impl Client {
                 notice = inbox.recv() => match notice {
                     Some(Notice::Ended(why)) => return Err(ClientError::Ended(why)),
                     Some(Notice::Connected) => {}
+                    Some(Notice::Message(message)) => {
+                        let event = SignalEvent::Sealed(message);
+                        self.on_event(signal, event).await?;
+                    }
                     None => return Err(ClientError::ThreadGone),
                 },
                 () = setup.sleep_until(until.unwrap_or(Time::NEVER)) => return Ok(()),
@@ -461,10 +481,40 @@ impl Client {
 
     fn source(&self, codec: Codec) -> String {
         let video = self.setup.role(&self.plan).video.as_ref();
-        match (codec, video) {
-            (Codec::Vp8, Some(video)) => video.source.clone(),
+        match (codec.is_video(), video) {
+            (true, Some(video)) => video.source.clone(),
             _ => "audio".to_owned(),
         }
+    }
+}
+
+/// The schedule of a pointer: open-loop, like everything that is sent.
+struct Pointing {
+    interval: Duration,
+    batch: u32,
+    /// Of the first position of the next message.
+    first: Time,
+}
+
+impl Pointing {
+    fn new(pointer: Pointer, now: Time) -> Pointing {
+        Pointing {
+            interval: Duration::from_secs_f64(1.0 / pointer.rate),
+            batch: pointer.batch,
+            first: now,
+        }
+    }
+
+    /// When the last position of the next message is due.
+    fn due(&self) -> Time {
+        self.first + self.interval * self.batch.saturating_sub(1)
+    }
+
+    /// The due times of the positions in the message that is due.
+    fn next(&mut self) -> Vec<Time> {
+        let first = self.first;
+        self.first = first + self.interval * self.batch;
+        (0..self.batch).map(|n| first + self.interval * n).collect()
     }
 }
 

@@ -10,6 +10,7 @@ use sealcast_mls::identity::Claim;
 use sealcast_mls::{Event, GroupSuite, KEEP_OLD_EPOCH, MemberConfig, MemberKey};
 use sealcast_model::Time;
 use sealcast_sframe::CipherSuite;
+use serde_json::{Value, json};
 
 /// SFrame suite of media (PROTOCOL.md §7.3).
 pub(super) const MEDIA_SUITE: CipherSuite = CipherSuite::Aes256GcmSha512;
@@ -24,6 +25,20 @@ pub(super) struct Group {
     /// Once there is one: keys that came before it wait here.
     peer: Option<PeerId>,
     waiting: Vec<KeyChange>,
+}
+
+/// Where positions stand in a message.
+const POINTER: &str = "pointer";
+
+/// Counts the positions in another member's message.
+fn on_pointer(session: &MediaSession, body: &Value) {
+    let now = session.setup.clock.now();
+    let mut control = session.setup.control();
+    for due in body[POINTER].as_array().into_iter().flatten() {
+        let due = due.as_u64().map(Time::from_nanos);
+        control.add(Counter::PointersReceived, 1);
+        control.record(Hist::Pointer, now.saturating_since(due.unwrap_or(now)));
+    }
 }
 
 enum KeyChange {
@@ -141,9 +156,42 @@ impl Group {
                         .setup
                         .error(&format!("impersonation of {participant}"));
                 }
-                Output::Presence { .. } | Output::App { .. } => {}
+                Output::App { body, .. } => on_pointer(session, &body),
+                Output::Presence { .. } => {}
             }
         }
+        Ok(())
+    }
+
+    /// Sends pointer positions that were due at these times, sealed, over the data channel.
+    pub(super) async fn point(
+        &mut self,
+        session: &MediaSession,
+        dues: &[Time],
+    ) -> Result<(), ClientError> {
+        let positions = dues.len() as u64;
+        let nanos: Vec<u64> = dues.iter().map(|d| d.as_nanos()).collect();
+        let sealed = self.client.say(json!({ POINTER: nanos }));
+        // What else the client wanted has been carried out: this is the message.
+        let message = match (sealed, self.client.poll_output()) {
+            (Ok(()), Some(Output::Sealed(message))) => Some(message),
+            _ => None,
+        };
+        let sent = match message.zip(self.peer) {
+            None => None,
+            Some((message, peer)) => {
+                let send = session.call(move |media, _, _| {
+                    media.with(peer, |now, p, out| p.send_data(now, true, &message, out))
+                });
+                send.await?
+            }
+        };
+        let others = self.client.member().members().len().saturating_sub(1) as u64;
+        let (counter, n) = match sent {
+            Some(true) => (Counter::PointersExpected, positions * others),
+            _ => (Counter::PointersUnsent, positions),
+        };
+        session.setup.control().add(counter, n);
         Ok(())
     }
 

@@ -20,6 +20,8 @@ use tokio::sync::mpsc::UnboundedSender;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Notice {
     Connected,
+    /// A sealed message of another participant, on the data channel.
+    Message(Vec<u8>),
     Ended(String),
 }
 
@@ -177,6 +179,10 @@ impl Meter {
                 },
                 1,
             ),
+            PeerEvent::Data { binary: true, data } => {
+                // A task that has ended needs no message.
+                let _ = session.notices.send(Notice::Message(data));
+            }
             PeerEvent::Data { data, .. } => session.on_notice(now, account, &data),
             PeerEvent::Closed => session.end("the relay closed the media session".to_owned()),
             PeerEvent::Failed(e) => session.end(format!("media session: {e}")),
@@ -329,7 +335,7 @@ impl Session {
         if stream.room != room || !slot.expects(&stream, frame.complete) {
             return account.add(Counter::Misrouted, 1);
         }
-        let video = stream.codec == Codec::Vp8;
+        let video = stream.codec.is_video();
         let (packet, whole, received) = if video {
             (Hist::VideoPacket, Hist::VideoFrame, Counter::VideoReceived)
         } else {
@@ -408,6 +414,7 @@ impl Session {
                 slot.count(account, stats);
             }
             slot.count_expected(registry, account, now, last);
+            slot.count_pause(now, account);
             slot.count_awaited(registry, account, now, self.room);
             if last
                 && let Some(freeze) = slot.playout.frozen(now)

@@ -119,16 +119,18 @@ fn what_is_sent_while_a_slot_is_paused_is_not_expected() {
     }
     sent(&meter, 1, 210);
     look(&mut meter, 7_000, true);
-    let [pauses, received, expected, silent] = counts(
+    let [pauses, paused, received, expected, silent] = counts(
         &mut meter,
         [
             Counter::Pauses,
+            Counter::PausedMillis,
             Counter::VideoReceived,
             Counter::VideoExpected,
             Counter::SilentSlots,
         ],
     );
     assert_eq!((pauses, received, expected, silent), (1, 20, 20, 0));
+    assert_eq!(paused, 5_600);
 }
 
 #[test]

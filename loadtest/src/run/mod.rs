@@ -131,6 +131,8 @@ struct Setup {
     registry: Arc<Registry>,
     impairment: Option<Impairment>,
     media_address: Option<SocketAddr>,
+    /// Senders have stopped.
+    stopped: AtomicBool,
     control: Mutex<Account>,
     errors: Mutex<BTreeMap<String, u64>>,
 }
@@ -272,6 +274,7 @@ impl Running {
             begin: clock.now() + wait,
             registry,
             media_address: options.media_address,
+            stopped: AtomicBool::new(false),
             control: Mutex::default(),
             errors: Mutex::default(),
         });
@@ -360,6 +363,7 @@ impl Running {
 
     fn stop_senders(&mut self) -> Result<(), RunError> {
         self.stopped_senders = true;
+        self.setup.stopped.store(true, Ordering::Relaxed);
         for worker in &self.workers {
             Worker::post(worker, self.setup.clock, |media, meter, _| {
                 meter.stop_all(media)

@@ -100,8 +100,8 @@ impl Config {
             };
             format!("{who} the lane {:?}", lane.name())
         };
-        // Beside media, the generator drives groups.
-        let lacking = |l: &&Lane| **l != Lane::Groups || !groups;
+        // Beside media, the generator drives groups, and messages sealed with their keys.
+        let lacking = |l: &&Lane| **l == Lane::Objects || !groups;
         lanes.iter().filter(lacking).map(text).collect()
     }
 
@@ -132,6 +132,14 @@ fn look_at_whip(options: &Options) -> Result<Preflight, PreflightError> {
         return Err(PreflightError::NotSupported(missing));
     }
     let mut not_supported = config.lacks(&options.scenario);
+    let h264 = |r: &crate::scenario::Role| {
+        let video = r.video.as_ref();
+        video.is_some_and(|v| v.codec == crate::model::Codec::H264)
+    };
+    if options.scenario.roles.iter().any(h264) {
+        let lack = "this generator sends no H264 that is not sealed".to_owned();
+        return Err(PreflightError::NotSupported(vec![lack]));
+    }
     let slots = |r: &crate::scenario::Role| r.audio_slots.max(r.video_slots) > 1;
     if options.scenario.roles.iter().any(slots) {
         not_supported.push("WHEP plays one audio and one video track to each player".to_owned());

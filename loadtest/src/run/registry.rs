@@ -56,7 +56,9 @@ impl Registry {
     /// A stream of this room and codec that has been sent for a while: what a player must get.
     pub(super) fn sending(&self, room: u64, codec: Codec, frames: u64) -> bool {
         let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);
-        let wanted = |s: &Arc<Stream>| s.room == room && s.codec == codec && s.sent() >= frames;
+        let wanted = |s: &Arc<Stream>| {
+            s.room == room && s.codec.is_video() == codec.is_video() && s.sent() >= frames
+        };
         streams.values().any(wanted)
     }
 

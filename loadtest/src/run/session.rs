@@ -193,12 +193,15 @@ impl MediaSession {
     }
 }
 
-/// Waits until media is connected.
+/// Waits until media is connected. Messages that come before are for nobody yet.
 pub(super) async fn connected(inbox: &mut UnboundedReceiver<Notice>) -> Result<(), ClientError> {
-    match inbox.recv().await {
-        Some(Notice::Connected) => Ok(()),
-        Some(Notice::Ended(why)) => Err(ClientError::Ended(why)),
-        None => Err(ClientError::ThreadGone),
+    loop {
+        match inbox.recv().await {
+            Some(Notice::Connected) => return Ok(()),
+            Some(Notice::Message(_)) => {}
+            Some(Notice::Ended(why)) => return Err(ClientError::Ended(why)),
+            None => return Err(ClientError::ThreadGone),
+        }
     }
 }
 

@@ -49,8 +49,8 @@ pub(super) struct Shown {
     /// Frames sent as of the window before: what was sent since may still be on its way.
     sent_before: u64,
     silent: bool,
-    /// The relay said that nothing of it comes for now.
-    paused: bool,
+    /// Since when the relay says that nothing of it comes, as far as that was counted.
+    paused: Option<Time>,
 }
 
 impl Slot {
@@ -69,7 +69,7 @@ impl Slot {
                 highest: 0,
                 sent_before: sent,
                 silent: false,
-                paused: false,
+                paused: None,
             }
         });
     }
@@ -147,7 +147,7 @@ impl Slot {
         }
         let number = frame.info.number;
         // Where encodings change, the relay may show a picture in both.
-        let again = frame.codec == Codec::Vp8 && shown.next.is_some() && number <= shown.highest;
+        let again = frame.codec.is_video() && shown.next.is_some() && number <= shown.highest;
         // What was sent before the first frame that arrived was not meant for this slot.
         if shown.next.is_none() {
             (shown.first, shown.next) = (number, Some(number));
@@ -185,23 +185,37 @@ impl Slot {
     /// The relay says whether anything of the track comes (PROTOCOL.md §8). What is sent during a
     /// pause is not expected.
     pub(super) fn set_paused(&mut self, now: Time, account: &mut Account, paused: bool) {
+        self.count_pause(now, account);
         let codec = self.stream.as_ref().map(|(_, s)| s.codec);
         let Some(shown) = &mut self.shows else { return };
-        if paused && !shown.paused {
-            account.add(Counter::Pauses, 1);
-            shown.settle(account, codec);
-            shown.next = None;
-        } else if shown.paused && !paused {
-            // Silent is who is silent from now on.
-            (shown.since, shown.sent_then) = (now, shown.sent_before);
+        match (shown.paused, paused) {
+            (None, true) => {
+                account.add(Counter::Pauses, 1);
+                shown.settle(account, codec);
+                shown.next = None;
+                shown.paused = Some(now);
+            }
+            (Some(_), false) => {
+                // Silent is who is silent from now on.
+                (shown.since, shown.sent_then) = (now, shown.sent_before);
+                shown.paused = None;
+            }
+            _ => {}
         }
-        shown.paused = paused;
+    }
+
+    /// Counts how long the slot has been paused since this was last called.
+    pub(super) fn count_pause(&mut self, now: Time, account: &mut Account) {
+        if let Some(since) = self.shows.as_mut().and_then(|s| s.paused.as_mut()) {
+            account.add(Counter::PausedMillis, millis(now.saturating_since(*since)));
+            *since = now;
+        }
     }
 
     pub(super) fn is_video(&self) -> bool {
         self.stream
             .as_ref()
-            .is_some_and(|(_, s)| s.codec == Codec::Vp8)
+            .is_some_and(|(_, s)| s.codec.is_video())
     }
 
     pub(super) fn count(&mut self, account: &mut Account, stats: ReceiveStats) {
@@ -239,7 +253,7 @@ impl Slot {
             account.add(expected(stream.codec), certain.saturating_sub(*next));
             *next = certain.max(*next);
         } else if !shown.silent
-            && !shown.paused
+            && shown.paused.is_none()
             && now.saturating_since(shown.since) >= SILENT_AFTER
             && sent.saturating_sub(shown.sent_then) >= SILENT_FRAMES
         {
@@ -283,9 +297,10 @@ impl Shown {
 }
 
 fn expected(codec: Codec) -> Counter {
-    match codec {
-        Codec::Opus => Counter::AudioExpected,
-        Codec::Vp8 => Counter::VideoExpected,
+    if codec.is_video() {
+        Counter::VideoExpected
+    } else {
+        Counter::AudioExpected
     }
 }
 

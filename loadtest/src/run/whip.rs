@@ -99,7 +99,7 @@ async fn ended(sessions: &mut [Session]) -> String {
             loop {
                 match session.inbox.recv().await {
                     Some(Notice::Ended(why)) => return why,
-                    Some(Notice::Connected) => {}
+                    Some(Notice::Connected | Notice::Message(_)) => {}
                     // Its meter has closed it.
                     None => std::future::pending::<()>().await,
                 }

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 pub(crate) fn policy(repair: bool) -> MediaPolicy {
     MediaPolicy {
         audio: vec![Codec::Opus],
-        video: vec![Codec::Vp8],
+        video: vec![Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H264],
         repair,
         transport_cc: false,
         simulcast: false,

@@ -1,7 +1,8 @@
-//! A model VP8 encoder: key frames on request, frame sizes spread as a real encoder's are, and a
+//! A model video encoder: key frames on request, frame sizes spread as a real encoder's are, and a
 //! rate control that pays back what a key frame cost.
 
 use super::content::{self, FrameInfo};
+use super::heads;
 use super::{Codec, Payload};
 use sealcast_model::Time;
 use sealcast_netsim::Rng;
@@ -9,7 +10,9 @@ use std::time::Duration;
 
 /// What the encoder is set to.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Vp8Params {
+pub struct VideoParams {
+    /// Codec, one of video.
+    pub codec: Codec,
     /// Width, pixels, at most 16,383.
     pub width: u16,
     /// Height, pixels, at most 16,383.
@@ -24,9 +27,10 @@ pub struct Vp8Params {
     pub key_interval: Option<Duration>,
 }
 
-impl Default for Vp8Params {
+impl Default for VideoParams {
     fn default() -> Self {
-        Vp8Params {
+        VideoParams {
+            codec: Codec::Vp8,
             width: 640,
             height: 360,
             fps: 30,
@@ -37,37 +41,10 @@ impl Default for Vp8Params {
     }
 }
 
-/// RFC 6386 §9.1: the bytes that follow a key frame's tag.
-const START_CODE: [u8; 3] = [0x9d, 0x01, 0x2a];
-
-/// The frame tag, and for a key frame start code and size (RFC 6386 §9.1).
-pub(super) fn head(key: bool, width: u16, height: u16, len: usize) -> Vec<u8> {
-    // "A 19-bit field containing the size of the first data partition": half of the frame.
-    let first_partition = (len / 2).min((1 << 19) - 1) as u32;
-    let show_frame = 1;
-    let tag = u32::from(!key) | show_frame << 4 | first_partition << 5;
-    let mut head = tag.to_le_bytes()[..3].to_vec();
-    if key {
-        head.extend_from_slice(&START_CODE);
-        head.extend_from_slice(&(width & 0x3fff).to_le_bytes());
-        head.extend_from_slice(&(height & 0x3fff).to_le_bytes());
-    }
-    head
-}
-
-/// Whether these bytes start a shown frame of this kind.
-pub(super) fn check_head(head: &[u8], key: bool) -> bool {
-    match head {
-        [tag, _, _] => !key && tag & 0x11 == 0x11,
-        [tag, _, _, a, b, c, ..] => key && tag & 0x11 == 0x10 && [*a, *b, *c] == START_CODE,
-        _ => false,
-    }
-}
-
 /// The encoder.
 #[derive(Clone, Debug)]
-pub struct Vp8Model {
-    params: Vp8Params,
+pub struct VideoModel {
+    params: VideoParams,
     stream: u64,
     first_ticks: u32,
     key_wanted: bool,
@@ -77,13 +54,13 @@ pub struct Vp8Model {
     rng: Rng,
 }
 
-impl Vp8Model {
+impl VideoModel {
     /// An encoder whose output follows from `seed` and the requests. `stream` names it in its
     /// frames.
     #[must_use]
-    pub fn new(params: Vp8Params, stream: u64, seed: u64) -> Self {
+    pub fn new(params: VideoParams, stream: u64, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        Vp8Model {
+        VideoModel {
             params,
             stream,
             first_ticks: rng.next_u64() as u32,
@@ -119,17 +96,23 @@ impl Vp8Model {
             self.key_wanted = false;
             self.last_key = Some(due);
         }
-        let len = self.next_len(key).max(content::min_len(Codec::Vp8));
+        let len = self.next_len(key);
         let info = FrameInfo {
             stream: self.stream,
             number,
             due,
             key,
         };
-        let head = head(key, self.params.width, self.params.height, len);
+        let VideoParams {
+            codec,
+            width,
+            height,
+            ..
+        } = self.params;
+        let (head, len) = heads::write(codec, key, (width, height), len, content::LABEL_LEN);
         content::write(frame, &head, &info, len);
         // From the time, so that rounding does not add up, and pauses are ones.
-        let ticks = due.as_micros() * u64::from(Codec::Vp8.clock_rate()) / 1_000_000;
+        let ticks = due.as_micros() * u64::from(self.params.codec.clock_rate()) / 1_000_000;
         Payload {
             timestamp: self.first_ticks.wrapping_add(ticks as u32),
             key,
@@ -166,20 +149,26 @@ mod tests {
 
     #[test]
     fn keeps_its_rate_through_key_frames() {
-        for (fps, bitrate) in [(15, 150_000), (30, 500_000), (60, 12_000_000)] {
-            let params = Vp8Params {
+        for (codec, fps, bitrate) in [
+            (Codec::Vp8, 15, 150_000),
+            (Codec::Vp9, 30, 500_000),
+            (Codec::Av1, 30, 2_500_000),
+            (Codec::H264, 60, 12_000_000),
+        ] {
+            let params = VideoParams {
+                codec,
                 fps,
                 bitrate,
                 key_interval: Some(Duration::from_secs(5)),
-                ..Vp8Params::default()
+                ..VideoParams::default()
             };
-            let mut model = Vp8Model::new(params, 1, 2);
+            let mut model = VideoModel::new(params, 1, 2);
             let (mut frame, mut bytes, mut keys) = (vec![], 0, 0);
             let frames = 60 * fps;
             for n in 0..frames {
                 let due = Time::ZERO + Duration::from_secs(1) * n / fps;
                 let payload = model.encode(due, u64::from(n), &mut frame);
-                let info = content::check(Codec::Vp8, &frame).unwrap();
+                let info = content::check(codec, &frame).unwrap();
                 assert_eq!((info.number, info.key), (u64::from(n), payload.key));
                 bytes += frame.len();
                 keys += u32::from(payload.key);
@@ -193,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_request_makes_one_key_frame() {
-        let mut model = Vp8Model::new(Vp8Params::default(), 1, 2);
+        let mut model = VideoModel::new(VideoParams::default(), 1, 2);
         let mut frame = vec![];
         let mut keys = vec![];
         for n in 0..10 {
@@ -213,10 +202,10 @@ mod tests {
 
     #[test]
     fn timestamps_do_not_drift() {
-        let mut model = Vp8Model::new(
-            Vp8Params {
+        let mut model = VideoModel::new(
+            VideoParams {
                 fps: 7,
-                ..Vp8Params::default()
+                ..VideoParams::default()
             },
             1,
             2,
