@@ -4,8 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
 
-echo "» the relay that end-to-end tests run"
-cargo build --quiet --locked --release -p sealcast
+echo "» the relay and the load generator that end-to-end tests run"
+cargo build --quiet --locked --release -p sealcast -p sealcast-load
 export SEALCAST_BIN=$target/release/sealcast
 
 echo "» crates"

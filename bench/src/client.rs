@@ -14,8 +14,8 @@ pub use dtls::Identity;
 pub use link::{Link, UdpLink};
 pub use media::{Features, TRANSPORT_CC_ID, VIDEO_PT, slot_ssrc};
 use sealcast_model::{
-    AssignSlot, Command, MediaKind, ParticipantId, Publish, RequestId, RoomId, SealRule, SessionId,
-    SlotId, WebRtcParams,
+    AssignSlot, Command, MediaKind, MirrorSession, ParticipantId, Publish, RequestId, RoomId,
+    SealRule, SessionId, ShardId, SlotId, WebRtcParams,
 };
 use sealcast_srtp::{Backend, Inbound, MasterKey, Outbound, OutboundStream, Profile};
 use std::time::{Duration, Instant};
@@ -83,6 +83,31 @@ pub fn publish(topology: &Topology, features: Features, index: usize) -> Result<
             }),
         })
         .collect())
+}
+
+/// The commands by which another shard mirrors what client `index` publishes on `home`.
+///
+/// # Errors
+/// As [`open`].
+pub fn mirror(
+    topology: &Topology,
+    features: Features,
+    index: usize,
+    home: ShardId,
+) -> Result<Vec<Command>> {
+    let mirror = Command::Mirror(Box::new(MirrorSession {
+        session: session(index),
+        participant: ParticipantId(index as u64),
+        room: RoomId((index / topology.members()) as u64),
+        media: media::session_media(topology, features, index)?,
+        home,
+    }));
+    let published = publish(topology, features, index)?.into_iter();
+    let tracks = published.filter_map(|command| match command {
+        Command::Publish { publish, .. } => Some(Command::MirrorTrack(publish)),
+        _ => None,
+    });
+    Ok(std::iter::once(mirror).chain(tracks).collect())
 }
 
 /// The command that shows client `index` every publisher of its room, if there is one.

@@ -20,6 +20,7 @@ pub mod sealcast;
 pub mod send;
 pub mod shape;
 pub mod sink;
+pub mod spread;
 pub mod stock;
 pub mod world;
 

@@ -4,7 +4,7 @@ use crate::client::{self, Features};
 use crate::cpu::{self, ThreadId};
 use crate::shape::Topology;
 use crate::{Result, clock};
-use sealcast_io::{Bind, Clock, ShardIo, ShardIoConfig, ShardPort};
+use sealcast_io::{Bind, Clock, Mesh, ShardIo, ShardIoConfig, ShardPort};
 use sealcast_model::{Command, Event, ShardId, ShardStats, Source};
 use sealcast_session::SessionContext;
 use sealcast_srtp::Backend;
@@ -41,19 +41,37 @@ impl Relay {
         cpu: usize,
         adjust: impl FnOnce(&mut ShardIoConfig),
     ) -> Result<Relay> {
-        let clock = Clock::start();
+        let mut config = ShardIoConfig::new(ShardId(0));
+        adjust(&mut config);
+        Relay::launch(backend, cpu, Clock::start(), config, None)
+    }
+
+    /// Starts one of several shards, which have one clock.
+    ///
+    /// # Errors
+    /// If it cannot start.
+    pub fn start_in(backend: Backend, cpu: usize, clock: Clock, mesh: Mesh) -> Result<Relay> {
+        let config = ShardIoConfig::new(mesh.id());
+        Relay::launch(backend, cpu, clock, config, Some(mesh))
+    }
+
+    fn launch(
+        backend: Backend,
+        cpu: usize,
+        clock: Clock,
+        mut config: ShardIoConfig,
+        mesh: Option<Mesh>,
+    ) -> Result<Relay> {
         let context = SessionContext::generate(clock.epoch(), backend)?;
         let fingerprint = context.fingerprint_sha256();
-        let mut config = ShardIoConfig::new(ShardId(0));
         config.udp = vec![Bind::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))];
-        adjust(&mut config);
         let (to_us, events) = channel();
         let deliver = move |_: ShardId, event| {
             // The receiving end is gone at the end only, when nobody wants events any more.
             let _ = to_us.send(event);
             Ok(())
         };
-        let (io, port) = ShardIo::bind(&config, context, clock, Box::new(deliver))?;
+        let (io, port) = ShardIo::bind_in(&config, context, clock, Box::new(deliver), mesh)?;
         let address = *port.udp.first().ok_or("the shard has no socket")?;
         let (to_us, thread_id) = channel();
         let thread = std::thread::Builder::new()
@@ -110,8 +128,19 @@ impl Relay {
         self.carry_out((0..topology.clients()).filter_map(assign).map(Ok))
     }
 
+    /// Queues a command that has no reply.
+    ///
+    /// # Errors
+    /// If the shard's queue is full.
+    pub fn tell(&self, command: Command) -> Result<()> {
+        Ok(self.port.commands.send(command)?)
+    }
+
     /// Has commands carried out, all of which must succeed, one after another.
-    fn carry_out(&self, commands: impl Iterator<Item = Result<Command>>) -> Result<()> {
+    ///
+    /// # Errors
+    /// If the shard refuses one or does not answer.
+    pub fn carry_out(&self, commands: impl Iterator<Item = Result<Command>>) -> Result<()> {
         for command in commands {
             self.port.commands.send(command?)?;
             self.await_reply()?;

@@ -3,6 +3,7 @@
 use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use sealcast_model::ShardId;
 
 /// `N` random bytes.
 ///
@@ -25,10 +26,11 @@ pub(crate) fn u32() -> u32 {
     u32::from_ne_bytes(bytes())
 }
 
-/// An ICE user fragment of 12 ice-chars (72 bits), which makes it unique in the relay without a
-/// table of those in use.
-pub(crate) fn ice_ufrag() -> String {
-    STANDARD_NO_PAD.encode(bytes::<9>())
+/// An ICE user fragment: two hexadecimal digits that name the session's shard, by which requests
+/// find it where shards share a port, and 12 ice-chars (72 bits), which make it unique in the relay
+/// without a table of those in use.
+pub(crate) fn ice_ufrag(shard: ShardId) -> String {
+    format!("{:02x}{}", shard.0, STANDARD_NO_PAD.encode(bytes::<9>()))
 }
 
 /// An ICE password of 24 ice-chars.

@@ -59,6 +59,9 @@ pub struct ShardIoConfig {
     pub stamp_interval: u32,
     /// Believe receive timestamps of network devices whose clock follows the system's.
     pub hardware_stamps: bool,
+    /// Share the addresses of `udp` with the other shards: datagrams that the kernel gives to the
+    /// wrong one are handed on by their mesh. Shards must be bound in the order of their ids.
+    pub share_port: bool,
     /// ICE-TCP connections at once.
     pub tcp_connections: usize,
     /// An ICE-TCP connection that no session uses is closed after this time.
@@ -83,6 +86,7 @@ impl ShardIoConfig {
             coalesce: Duration::ZERO,
             stamp_interval: 128,
             hardware_stamps: false,
+            share_port: false,
             tcp_connections: 1_024,
             tcp_unused: TCP_UNUSED,
         }

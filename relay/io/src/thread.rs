@@ -8,7 +8,7 @@ use crate::tcp::{CONNECTION, TcpSide};
 use crate::udp::{Sending, UdpSide};
 use sealcast_model::limits::COMMAND_QUEUE;
 use sealcast_model::{Command, CommandSender, Counter, Event, ShardId, ShardStats, Time, Wake};
-use sealcast_shard::{EgressBatch, Outbox, SendReport, SessionContext, Shard, Transport};
+use sealcast_shard::{EgressBatch, Mesh, Outbox, SendReport, SessionContext, Shard, Transport};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -116,6 +116,8 @@ pub struct ShardIo {
     received: ReceiveBatch,
     /// Commands were left in their queue until events are taken.
     commands_wait: bool,
+    /// When the last turn began.
+    turned: Time,
     /// When the shard stopped.
     stopped: Option<Time>,
 }
@@ -155,6 +157,21 @@ impl ShardIo {
         clock: Clock,
         sink: Box<dyn EventSink>,
     ) -> Result<(ShardIo, ShardPort), StartError> {
+        Self::bind_in(config, context, clock, sink, None)
+    }
+
+    /// As [`bind`](ShardIo::bind), for one of several shards. Its mesh must have its id.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn bind_in(
+        config: &ShardIoConfig,
+        context: SessionContext,
+        clock: Clock,
+        sink: Box<dyn EventSink>,
+        mesh: Option<Mesh>,
+    ) -> Result<(ShardIo, ShardPort), StartError> {
+        debug_assert!(mesh.as_ref().is_none_or(|mesh| mesh.id() == config.id));
         let addresses = |binds: &[crate::config::Bind]| binds.iter().map(|b| b.addr).collect();
         let udp = UdpSide::new(config).map_err(|error| StartError::Udp {
             addresses: addresses(&config.udp),
@@ -181,7 +198,11 @@ impl ShardIo {
             commands: CommandSender::new(queue, Arc::clone(&waker) as Arc<dyn Wake>),
             stats: Arc::clone(&stats),
         };
-        let shard = Shard::new(config.shard, context, clock.ntp(), Arc::clone(&stats));
+        let mut shard = Shard::new(config.shard, context, clock.ntp(), Arc::clone(&stats));
+        if let Some(mesh) = mesh {
+            mesh.set_wake(Arc::clone(&waker) as Arc<dyn Wake>);
+            shard.join_mesh(mesh);
+        }
         let io = ShardIo {
             id: config.id,
             shard,
@@ -201,6 +222,7 @@ impl ShardIo {
             retry: Time::NEVER,
             received: ReceiveBatch::new(config.receive_batch),
             commands_wait: false,
+            turned: clock.now(),
             stopped: None,
         };
         Ok((io, port))
@@ -236,10 +258,15 @@ impl ShardIo {
             .min(self.outside.tcp.poll_timeout())
             .min(self.retry);
         let before = self.outside.clock.now();
+        let worked = before.saturating_since(self.turned);
+        self.outside
+            .stats
+            .add(Counter::BusyNanos, worked.as_nanos() as u64);
         let timeout = (deadline != Time::NEVER).then(|| deadline - before);
         self.outside.epoll.wait(timeout)?;
         // The reading of the clock that everything in this turn goes by, until packets are read.
         let now = self.outside.clock.now();
+        self.turned = now;
         self.outside.stats.add(Counter::Wakeups, 1);
         self.outside.udp.begin_turn();
         self.shard.begin_turn(before, now);
@@ -247,6 +274,10 @@ impl ShardIo {
         self.take_ready(now);
         self.coalesce();
         let now = self.receive(now);
+        if self.shard.handle_mesh(now) {
+            // The rest has the next turn.
+            self.waker.wake();
+        }
         if self.shard.poll_timeout() <= now {
             let late = now - self.shard.poll_timeout();
             self.outside.stats.loop_lag.record(late, 1);
@@ -462,13 +493,27 @@ impl ShardThread {
         clock: Clock,
         sink: Box<dyn EventSink>,
     ) -> Result<ShardThread, StartError> {
+        Self::spawn_in(config, context, clock, sink, None)
+    }
+
+    /// As [`spawn`](ShardThread::spawn), for one of several shards. Its mesh must have its id.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left behind then.
+    pub fn spawn_in(
+        config: &ShardIoConfig,
+        context: SessionContext,
+        clock: Clock,
+        sink: Box<dyn EventSink>,
+        mesh: Option<Mesh>,
+    ) -> Result<ShardThread, StartError> {
         if let Some(core) = config.core
             && !usable_cores()?.contains(&core)
         {
             let error = io::Error::other("the process may not run on it");
             return Err(StartError::Core { core, error });
         }
-        let (io, port) = ShardIo::bind(config, context, clock, sink)?;
+        let (io, port) = ShardIo::bind_in(config, context, clock, sink, mesh)?;
         let core = config.core;
         let thread = std::thread::Builder::new()
             .name(format!("shard-{}", config.id.0))

@@ -5,7 +5,7 @@ use crate::config::{Bind, ShardIoConfig};
 use crate::limits::{ERRORS_PER_READ, SEND_WAIT};
 use crate::sampler::TxSampler;
 use crate::sys::{
-    Datagram, Epoll, Left, MESSAGES, Message, SendBatch, UdpOptions, bind_udp, take_error,
+    Datagram, Epoll, Left, MESSAGES, Message, SendBatch, UdpOptions, bind_udp, steer, take_error,
     wait_writable,
 };
 use sealcast_model::{Counter, ShardStats};
@@ -55,8 +55,12 @@ impl UdpSide {
                 gro: config.gro,
                 packet_info: bind.addr.ip().is_unspecified(),
                 hardware_stamps: config.hardware_stamps,
+                share_port: config.share_port,
             };
             let socket = bind_udp(bind.addr, &options)?;
+            if config.share_port {
+                steer(&socket)?;
+            }
             let port = socket.local_addr()?.port();
             sockets.push(Socket {
                 socket,

@@ -1,6 +1,6 @@
 //! The two queues between the control plane and a shard.
 
-use crate::ids::{ParticipantId, RequestId, RoomId, SessionId, SlotId, TrackId};
+use crate::ids::{ParticipantId, RequestId, RoomId, SessionId, ShardId, SlotId, TrackId};
 use crate::media::{Mid, SealRule, SessionMedia, Source, WebRtcParams};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -51,6 +51,13 @@ pub enum Command {
         /// The track.
         track: TrackId,
     },
+    /// Have a mirror of a session that is on another shard, so that its tracks can be shown to
+    /// those of its room who are on this one. If it is there already, its media is brought up to
+    /// date. It ends with [`Command::CloseSession`], of which no event is sent.
+    Mirror(Box<MirrorSession>),
+    /// Make a track of a mirrored session one that can be shown here. It ends with
+    /// [`Command::Unpublish`].
+    MirrorTrack(Box<Publish>),
     /// Forward nothing of a track while muted.
     SetMuted {
         /// The track.
@@ -86,6 +93,21 @@ pub enum Command {
     },
     /// Stop: close every session, then end the shard's thread.
     Stop,
+}
+
+/// A session to mirror.
+#[derive(Clone, Debug)]
+pub struct MirrorSession {
+    /// The session.
+    pub session: SessionId,
+    /// Whose it is.
+    pub participant: ParticipantId,
+    /// The participant's room.
+    pub room: RoomId,
+    /// What was negotiated with it.
+    pub media: SessionMedia,
+    /// The shard that it is on.
+    pub home: ShardId,
 }
 
 /// A track to publish.

@@ -19,8 +19,8 @@ pub mod time;
 
 pub use buffer::{PacketBuf, PacketPool};
 pub use command::{
-    AssignSlot, CloseReason, Command, CommandError, CommandSender, Event, Publish, SlotSize,
-    TransportKind, Wake,
+    AssignSlot, CloseReason, Command, CommandError, CommandSender, Event, MirrorSession, Publish,
+    SlotSize, TransportKind, Wake,
 };
 pub use flight::{FlightRecord, FlightRecorder};
 pub use histogram::{Histogram, Snapshot};

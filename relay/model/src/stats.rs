@@ -50,6 +50,7 @@ series! {
         SendCalls = "sealcast_send_calls_total" "Send system calls.";
         SendErrors = "sealcast_send_errors_total" "Datagrams the kernel refused.";
         Wakeups = "sealcast_wakeups_total" "Times the shard's thread woke.";
+        BusyNanos = "sealcast_busy_nanoseconds_total" "Time that the shard's thread worked instead of waiting.";
         DropOversize = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "oversize"];
         DropUnknownProtocol = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "unknown_protocol"];
         DropUnknownSource = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "unknown_source"];
@@ -120,6 +121,7 @@ series! {
         MeshFull = "sealcast_mesh_messages_total" "Messages between shards about rooms on several of them, by outcome." ["outcome": "ring_full"];
         MeshNoBuffer = "sealcast_mesh_messages_total" "Messages between shards about rooms on several of them, by outcome." ["outcome": "no_buffer"];
         MeshReceived = "sealcast_mesh_received_total" "Messages taken from other shards.";
+        HandedOn = "sealcast_handed_on_total" "Datagrams handed on to the shard whose they are, where shards share a port.";
         MeshRepaired = "sealcast_mesh_repairs_total" "Packets that another shard missed and asked for, by outcome." ["outcome": "sent"];
         MeshUnrepaired = "sealcast_mesh_repairs_total" "Packets that another shard missed and asked for, by outcome." ["outcome": "gone"];
         EventsDropped = "sealcast_events_dropped_total" "Events to the control plane lost to a full queue.";

@@ -8,11 +8,11 @@ use sealcast_control::flight::FlightReader;
 use sealcast_control::http::server::Server;
 use sealcast_control::http::{self, App, HttpConfig};
 use sealcast_control::metrics::{Metrics, MetricsError};
-use sealcast_control::rooms::{Rooms, RoomsConfig, ShardPort};
+use sealcast_control::rooms::{Rooms, RoomsConfig, ShardPort, Spread};
 use sealcast_control::sdp::MediaPolicy;
 use sealcast_control::token::Minter;
 use sealcast_io::{
-    Bind, Clock, MediaConfig, SessionContext, ShardConfig, ShardIoConfig, ShardThread,
+    Bind, Clock, MediaConfig, Mesh, SessionContext, ShardConfig, ShardIoConfig, ShardThread,
 };
 use sealcast_model::limits::EVENT_QUEUE;
 use sealcast_model::{Event, ShardId};
@@ -211,12 +211,24 @@ impl Shards {
             ports: Vec::new(),
             threads: Vec::new(),
         };
-        for index in 0..count {
+        let meshes = Mesh::of(u16::try_from(count).map_err(io::Error::other)?);
+        let mut shared_port = None;
+        for (index, mut mesh) in meshes.into_iter().enumerate() {
             let core = cores.get(index).copied().filter(|_| settings.media_pin);
-            let config = shard_config(settings, index, core)?;
+            let mut config = shard_config(settings, index, core)?;
+            if settings.media_single_port {
+                mesh.share_port();
+                config.share_port = true;
+                let port = shared_port.unwrap_or(settings.media_udp_port.get() as u16);
+                config
+                    .udp
+                    .iter_mut()
+                    .for_each(|bind| bind.addr.set_port(port));
+            }
             let (events, inbox) = sync_channel(EVENT_QUEUE);
             let sink = Box::new(move |_: ShardId, event| offer(&events, event));
-            let thread = ShardThread::spawn(&config, context.clone(), clock, sink)?;
+            let thread = ShardThread::spawn_in(&config, context.clone(), clock, sink, Some(mesh))?;
+            shared_port = thread.port.udp.first().map(SocketAddr::port);
             let port = ShardPort {
                 id: thread.port.id,
                 commands: thread.port.commands.clone(),
@@ -321,6 +333,10 @@ fn rooms_config(settings: &Settings) -> RoomsConfig {
         sealed_required: settings.rooms_sealed == Sealed::Required,
         max_participants_per_room: settings.rooms_max_participants_per_room.size(),
         max_participants: settings.rooms_max_participants.size(),
+        spread: Spread {
+            participants: settings.rooms_spread_participants.size(),
+            packets_per_second: settings.rooms_spread_packets.get(),
+        },
     }
 }
 

@@ -186,11 +186,11 @@ struct Relay {
 
 impl Relay {
     fn start(args: &[&str]) -> Relay {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sealcast"))
-            .args(args)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Relay::run(Command::new(env!("CARGO_BIN_EXE_sealcast")).args(args))
+    }
+
+    fn run(command: &mut Command) -> Relay {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (tx, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -281,6 +281,37 @@ fn development_says_what_it_is_and_stops_on_a_signal() {
     let (code, log) = relay.stop("-TERM");
     assert_eq!(code, Some(0), "{log:#?}");
     assert!(log.iter().any(|l| l.contains("stopped")), "{log:#?}");
+}
+
+#[test]
+fn shards_keep_to_the_cores_that_the_process_may_use() {
+    let allowed = sealcast_io::usable_cores().unwrap();
+    let core = allowed.last().unwrap().to_string();
+    let dir = dir("affinity");
+    let config = production(&dir);
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("shards = 1", "shards = 0")).unwrap();
+    // As CPUAffinity= of systemd does.
+    let relay = Relay::run(Command::new("taskset").args([
+        "--cpu-list",
+        &core,
+        env!("CARGO_BIN_EXE_sealcast"),
+        "serve",
+        "--config",
+        &config,
+    ]));
+    let threads = std::fs::read_dir(format!("/proc/{}/task", relay.child.id())).unwrap();
+    let shards: Vec<String> = threads
+        .map(|thread| std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap())
+        .filter(|status| status.starts_with("Name:\tshard-"))
+        .collect();
+    assert_eq!(shards.len(), 1, "one for each core that it may use");
+    assert!(
+        shards[0].contains(&format!("Cpus_allowed_list:\t{core}\n")),
+        "{}",
+        shards[0]
+    );
+    assert_eq!(relay.stop("-TERM").0, Some(0));
 }
 
 #[test]

@@ -55,6 +55,14 @@ const COUNTED: &[(&str, &str)] = &[
     ),
     ("EVENT_QUEUE", "sealcast_events_dropped_total"),
     (
+        "MESH_LANE",
+        "sealcast_mesh_messages_total{outcome=\"ring_full\"}",
+    ),
+    (
+        "MESH_BUFFERS",
+        "sealcast_mesh_messages_total{outcome=\"no_buffer\"}",
+    ),
+    (
         "CONNECT_DEADLINE",
         "sealcast_sessions_closed_total{reason=\"connect_timeout\"}",
     ),

@@ -5,8 +5,8 @@ use crate::sessions::{DataMeter, Entry};
 use crate::shard::Shard;
 use sealcast_media::PeerKey;
 use sealcast_model::{
-    CloseReason, Command, CommandError, Counter, Event, Gauge, ParticipantId, RequestId, RoomId,
-    SessionId, SessionMedia, SlotSize, Time, WebRtcParams,
+    CloseReason, Command, CommandError, Counter, Event, Gauge, MirrorSession, ParticipantId,
+    RequestId, RoomId, SessionId, SessionMedia, SlotSize, Time, WebRtcParams,
 };
 use sealcast_rtp::rtcp::RtcpWriter;
 use sealcast_session::{Session, SessionError};
@@ -60,6 +60,24 @@ impl Shard {
             Command::CloseSession { session, reason } => {
                 if let Some(key) = self.by_id.get(&session).copied() {
                     self.close(now, key, reason);
+                } else if let Some(key) = self.mirrors.remove(&session) {
+                    self.media.remove_peer(now, &mut self.pool, PeerKey(key));
+                    self.sessions.release(key);
+                }
+            }
+            Command::Mirror(mirror) => {
+                if let Err(error) = self.mirror(now, &mirror) {
+                    tracing::warn!(session = %mirror.session, %error, "session not mirrored");
+                }
+            }
+            Command::MirrorTrack(publish) => {
+                let mirrored = self
+                    .mirrors
+                    .get(&publish.session)
+                    .ok_or(CommandError::NoSession)
+                    .and_then(|key| self.media.publish(now, PeerKey(*key), &publish));
+                if let Err(error) = mirrored {
+                    tracing::warn!(track = %publish.track, %error, "track not mirrored");
                 }
             }
             Command::Publish { request, publish } => {
@@ -96,6 +114,30 @@ impl Shard {
             }
             Command::Stop => self.stop(now),
         }
+    }
+
+    /// Adds or renegotiates the mirror of a session on another shard.
+    fn mirror(&mut self, now: Time, mirror: &MirrorSession) -> Result<(), CommandError> {
+        if let Some(key) = self.mirrors.get(&mirror.session) {
+            return self.media.update_mirror(now, PeerKey(*key), &mirror.media);
+        }
+        let key = self.sessions.reserve();
+        let added = self.media.add_mirror(
+            now,
+            PeerKey(key),
+            mirror.session,
+            mirror.participant,
+            mirror.room,
+            &mirror.media,
+            mirror.home,
+        );
+        match added {
+            Ok(()) => {
+                self.mirrors.insert(mirror.session, key);
+            }
+            Err(_) => self.sessions.release(key),
+        }
+        added
     }
 
     fn size_slots(&mut self, now: Time, key: u32, sizes: &[SlotSize]) {
@@ -274,6 +316,8 @@ fn about(command: &Command) -> (Option<RequestId>, Option<SessionId>) {
         Command::SendData { .. }
         | Command::Unpublish { .. }
         | Command::SetMuted { .. }
+        | Command::Mirror(_)
+        | Command::MirrorTrack(_)
         | Command::Stop => (None, None),
     }
 }

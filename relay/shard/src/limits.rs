@@ -33,5 +33,23 @@ pub const EVENT_DATA_BYTES: usize = 8 * 1024 * 1024;
 /// peer that shows more is not a client.
 pub const PATHS_PER_SESSION: usize = 16;
 
+/// Messages on their way from one shard to another: what a shard forwards in ten milliseconds of
+/// 100,000 incoming packets a second, in which the other one has taken its turn if it ever will.
+pub const MESH_LANE: usize = 1_024;
+
+/// Places of a lane that packets leave free for what is said about them.
+pub const MESH_RESERVE: usize = 128;
+
+/// Buffers that a shard lends to all others together: two full lanes of packets, 3 MiB. They are
+/// made when another shard wants the first packet.
+pub const MESH_BUFFERS: usize = 2_048;
+
+/// 5-tuples of other shards that a shard knows where shards share a port, and announcements that
+/// wait: the paths of some thousand sessions.
+pub const MESH_ROUTES: usize = 65_536;
+
+/// Messages taken from one other shard in a turn, so that sockets get theirs.
+pub const MESH_PER_TURN: usize = 512;
+
 const _: () = assert!(EGRESS_ARENA > 2 * RUN_BYTES && RUN_BYTES > DATAGRAM_MAX);
 const _: () = assert!(EVENT_DATA_BYTES > DATA_MESSAGE_MAX);

@@ -1,10 +1,11 @@
 //! Where packets leave the media plane: sealed for their receiver, straight into the batch.
 
 use crate::egress::{EgressBatch, Outbox};
+use crate::mesh::{Letter, Mesh};
 use crate::sessions::Sessions;
-use sealcast_media::{Egress, PacketMeta, PeerKey};
+use sealcast_media::{Egress, Mirror, PacketMeta, PeerKey};
 use sealcast_model::limits::DATAGRAM_MAX;
-use sealcast_model::{Counter, ShardStats};
+use sealcast_model::{Counter, ShardId, ShardStats};
 use sealcast_session::Session;
 
 /// Seals into a batch, and sends the batch whenever it is full.
@@ -13,6 +14,7 @@ pub(crate) struct Sealer<'a, O: Outbox> {
     batch: &'a mut EgressBatch,
     outbox: &'a mut O,
     stats: &'a ShardStats,
+    mesh: Option<&'a mut Mesh>,
     current: Option<u32>,
 }
 
@@ -22,6 +24,7 @@ impl<'a, O: Outbox> Sealer<'a, O> {
         batch: &'a mut EgressBatch,
         outbox: &'a mut O,
         stats: &'a ShardStats,
+        mesh: Option<&'a mut Mesh>,
     ) -> Self {
         batch.close_run();
         Sealer {
@@ -29,6 +32,7 @@ impl<'a, O: Outbox> Sealer<'a, O> {
             batch,
             outbox,
             stats,
+            mesh,
             current: None,
         }
     }
@@ -90,5 +94,12 @@ impl<O: Outbox> Egress for Sealer<'_, O> {
         self.seal(to, packet.len(), overhead, None, |session, out| {
             session.seal_rtcp(packet, out)
         });
+    }
+
+    fn mirror(&mut self, to: ShardId, message: &Mirror, packet: &[u8]) -> bool {
+        let Some(mesh) = self.mesh.as_deref_mut() else {
+            return false;
+        };
+        mesh.send(to, Letter::Media(*message), packet, self.stats)
     }
 }

@@ -75,6 +75,8 @@ pub(crate) struct Panicked;
 pub(crate) struct Sessions {
     entries: Vec<Option<Box<Entry>>>,
     free: Vec<u32>,
+    /// Indices that peers without a session have.
+    reserved: usize,
 }
 
 impl Sessions {
@@ -97,6 +99,21 @@ impl Sessions {
             .unwrap_or(self.entries.len() as u32)
     }
 
+    /// Takes an index for a peer that has no session.
+    pub(crate) fn reserve(&mut self) -> u32 {
+        self.reserved += 1;
+        self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            (self.entries.len() - 1) as u32
+        })
+    }
+
+    /// Gives back an index that [`reserve`](Sessions::reserve) gave.
+    pub(crate) fn release(&mut self, key: u32) {
+        self.reserved -= 1;
+        self.free.push(key);
+    }
+
     /// Takes a session out.
     pub(crate) fn remove(&mut self, key: u32) -> Option<Box<Entry>> {
         let entry = self.entries.get_mut(key as usize)?.take()?;
@@ -114,7 +131,7 @@ impl Sessions {
 
     /// Sessions open.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
+        self.entries.len() - self.free.len() - self.reserved
     }
 
     /// Indices of all sessions.

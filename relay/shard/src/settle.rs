@@ -1,5 +1,6 @@
 //! What a shard does with the outputs of sessions and of the media plane.
 
+use crate::mesh::Letter;
 use crate::notices::Notice;
 use crate::sessions::{DataVerdict, Panicked};
 use crate::shard::Shard;
@@ -76,9 +77,13 @@ impl Shard {
                     self.count(Counter::DropEgressFull);
                 }
             }
-            SessionOutput::PathAdded(path) => self.demux.add_path(path, key, &mut entry.paths),
+            SessionOutput::PathAdded(path) => {
+                self.demux.add_path(path, key, &mut entry.paths);
+                self.announce(Letter::Route, path);
+            }
             SessionOutput::PathRemoved(path) => {
                 self.demux.remove_path(&path, key, &mut entry.paths);
+                self.announce(Letter::Unroute, path);
             }
             SessionOutput::PathMoved => {
                 if entry.session.path().is_some() && std::mem::replace(&mut entry.had_path, true) {
@@ -211,6 +216,9 @@ impl Shard {
             return;
         };
         self.wheel.cancel(key);
+        for path in &entry.paths {
+            self.announce(Letter::Unroute, *path);
+        }
         self.demux.remove_paths(key, &mut entry.paths);
         self.demux.remove_ufrag(&entry.ufrag);
         self.by_id.remove(&entry.id);

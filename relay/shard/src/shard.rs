@@ -5,14 +5,15 @@ use crate::demux::Demux;
 use crate::egress::{EgressBatch, Outbox};
 use crate::events::EventQueue;
 use crate::journal::Turn;
+use crate::mesh::{Letter, Mesh};
 use crate::sealer::Sealer;
 use crate::sessions::Sessions;
 use crate::wheel::TimerWheel;
-use sealcast_media::{Engine, PeerKey};
+use sealcast_media::{Engine, Mirror, PeerKey};
 use sealcast_model::limits::DATAGRAM_MAX;
 use sealcast_model::{
-    CloseReason, Counter, Event, Gauge, NtpClock, PacketBuf, PacketPool, SessionId, ShardStats,
-    Time,
+    CloseReason, Counter, Event, Gauge, NtpClock, PacketBuf, PacketPool, SessionId, ShardId,
+    ShardStats, Time,
 };
 use sealcast_rtp::demux::{Protocol, classify};
 use sealcast_session::{Path, SessionContext, Transport, stun_username};
@@ -35,12 +36,19 @@ pub struct Shard {
     pub(crate) stats: Arc<ShardStats>,
     pub(crate) sessions: Sessions,
     pub(crate) by_id: HashMap<SessionId, u32>,
+    /// Mirrors of sessions on other shards, by index.
+    pub(crate) mirrors: HashMap<SessionId, u32>,
     pub(crate) demux: Demux,
     pub(crate) wheel: TimerWheel,
     pub(crate) media: Engine,
     pub(crate) pool: PacketPool,
     pub(crate) batch: EgressBatch,
     pub(crate) events: EventQueue,
+    pub(crate) mesh: Option<Box<Mesh>>,
+    /// The shards share a port.
+    shares_port: bool,
+    /// What other shards are to be told of 5-tuples.
+    moved: Vec<Letter>,
     pub(crate) stopping: bool,
 }
 
@@ -63,11 +71,15 @@ impl Shard {
             stats,
             sessions: Sessions::default(),
             by_id: HashMap::new(),
+            mirrors: HashMap::new(),
             demux: Demux::default(),
             wheel: TimerWheel::new(),
             pool,
             batch: EgressBatch::new(),
             events: EventQueue::default(),
+            mesh: None,
+            shares_port: false,
+            moved: Vec::new(),
             stopping: false,
         }
     }
@@ -76,6 +88,51 @@ impl Shard {
     /// wants to know.
     pub fn begin_turn(&mut self, slept: Time, woke: Time) {
         self.batch.turn = Turn { slept, woke };
+    }
+
+    /// Makes it one of several shards, whose rooms may spread.
+    pub fn join_mesh(&mut self, mesh: Mesh) {
+        self.shares_port = mesh.shares_port();
+        self.mesh = Some(Box::new(mesh));
+    }
+
+    /// Takes what other shards have sent, up to a bound. True if there may be more.
+    pub fn handle_mesh(&mut self, now: Time) -> bool {
+        let Some(mut mesh) = self.mesh.take() else {
+            return false;
+        };
+        let mut wanted = false;
+        let mut routes = Vec::new();
+        let more = mesh.take(|from, letter, payload| {
+            self.count(Counter::MeshReceived);
+            match letter {
+                Letter::Media(message) => {
+                    wanted |= matches!(message, Mirror::Want { .. });
+                    self.handle_mirror(now, from, &message, payload);
+                }
+                Letter::Datagram { path, received } => {
+                    self.handle_datagram(now, received, &path, payload);
+                }
+                Letter::Route(_) | Letter::Unroute(_) => routes.push((from, letter)),
+            }
+        });
+        if wanted {
+            mesh.prepare();
+        }
+        for (from, letter) in routes {
+            mesh.on_route(from, &letter);
+        }
+        self.mesh = Some(mesh);
+        more
+    }
+
+    fn handle_mirror(&mut self, now: Time, from: ShardId, message: &Mirror, packet: &[u8]) {
+        let (media, pool) = (&mut self.media, &mut self.pool);
+        let taken = AssertUnwindSafe(|| media.handle_mirror(now, pool, from, message, packet));
+        if catch_unwind(taken).is_err() {
+            self.count(Counter::SessionPanics);
+            tracing::error!("a bug was contained to one message from another shard");
+        }
     }
 
     /// Takes what arrived from one 5-tuple: one datagram, or several of `segment_size` bytes each
@@ -116,7 +173,11 @@ impl Shard {
             Protocol::TurnChannel | Protocol::Unknown => Err(Counter::DropUnknownProtocol),
         };
         match (key, protocol) {
-            (Err(reason), _) => self.count(reason),
+            (Err(reason), _) => {
+                if !self.hand_on(from, received, datagram, protocol) {
+                    self.count(reason);
+                }
+            }
             (Ok(key), Protocol::Rtp | Protocol::Rtcp) => {
                 self.handle_srtp(now, received, from, key, datagram, protocol);
             }
@@ -126,6 +187,32 @@ impl Shard {
                     self.count(refusal.counter());
                 }
             }
+        }
+    }
+
+    /// Hands a datagram to the shard whose it is, where shards share a port.
+    fn hand_on(
+        &mut self,
+        from: &Path,
+        received: Time,
+        datagram: &[u8],
+        protocol: Protocol,
+    ) -> bool {
+        // While the mesh is read it is not here: what was handed on once is not handed on again.
+        let Some(mesh) = self.mesh.as_deref_mut() else {
+            return false;
+        };
+        let ufrag = match protocol {
+            Protocol::Stun => stun_username(datagram),
+            _ => None,
+        };
+        mesh.hand_on(ufrag, from, received, datagram, &self.stats)
+    }
+
+    /// Other shards hear with the next flush whose a 5-tuple is, where they share a port.
+    pub(crate) fn announce(&mut self, letter: impl FnOnce(Path) -> Letter, path: Path) {
+        if self.shares_port && path.transport == Transport::Udp {
+            self.moved.push(letter(path));
         }
     }
 
@@ -235,7 +322,13 @@ impl Shard {
 
     /// Forwards what has arrived and sends everything that waits to be sent.
     pub fn flush(&mut self, now: Time, outbox: &mut impl Outbox) {
-        let mut sealer = Sealer::new(&mut self.sessions, &mut self.batch, outbox, &self.stats);
+        let mut sealer = Sealer::new(
+            &mut self.sessions,
+            &mut self.batch,
+            outbox,
+            &self.stats,
+            self.mesh.as_deref_mut(),
+        );
         let (media, pool) = (&mut self.media, &mut self.pool);
         let result = catch_unwind(AssertUnwindSafe(|| media.flush(now, pool, &mut sealer)));
         if let (Err(_), Some(key)) = (result, sealer.current()) {
@@ -243,6 +336,13 @@ impl Shard {
         }
         self.take_media_events(now);
         self.batch.send(outbox, &self.stats);
+        if let Some(mesh) = &mut self.mesh {
+            self.moved
+                .drain(..)
+                .for_each(|letter| mesh.announce(letter));
+            mesh.send_routes(&self.stats);
+            mesh.ring();
+        }
         self.stats
             .set(Gauge::PoolFree, self.pool.available() as u64);
     }

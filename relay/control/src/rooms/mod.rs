@@ -7,6 +7,8 @@
 mod client;
 mod event;
 mod group;
+mod mirrors;
+mod placement;
 mod player;
 mod presence;
 mod reports;
@@ -19,6 +21,7 @@ mod tracks;
 
 pub use client::{Client, ClientQueue, Outgoing};
 pub use event::{OwnTrackInfo, SlotInfo, Snapshot};
+pub use placement::Spread;
 pub use presence::{Joined, Resumed};
 pub use sealed::TrackReport;
 pub use shards::ShardPort;
@@ -51,6 +54,8 @@ pub struct RoomsConfig {
     pub max_participants_per_room: usize,
     /// Participants of the relay.
     pub max_participants: usize,
+    /// What a room may have on one shard before it is spread over several.
+    pub spread: Spread,
 }
 
 /// The directory of rooms.
@@ -79,6 +84,8 @@ pub struct Rooms {
 pub struct Seat {
     room: Arc<Room>,
     participant: ParticipantId,
+    /// Where its sessions live.
+    shard: usize,
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -128,11 +135,13 @@ impl Rooms {
         runtime: Handle,
         delivery: Option<Arc<DeliveryKey>>,
     ) -> Arc<Self> {
+        let shards = Shards::new(shards, Arc::clone(&metrics));
+        shards.watch(&runtime);
         Arc::new(Rooms {
             config,
             policy,
             fingerprint,
-            shards: Shards::new(shards, Arc::clone(&metrics)),
+            shards,
             delivery,
             rooms: DashMap::new(),
             sessions: DashMap::new(),
@@ -180,7 +189,7 @@ impl Rooms {
     /// Whether there are shards and none of them has ended.
     #[must_use]
     pub fn has_shards(&self) -> bool {
-        !self.shard_ended.load(SeqCst) && self.shards.least_loaded().is_some()
+        !self.shard_ended.load(SeqCst) && !self.shards.is_empty()
     }
 
     /// A shard's thread has ended: the relay is no longer ready.

@@ -43,6 +43,9 @@ pub struct Resumed {
     pub snapshot: Snapshot,
 }
 
+/// A relay that cannot carry media.
+const NO_SHARD: Refusal = Refusal::new(Code::Busy, "the relay has no shard");
+
 impl Rooms {
     /// Lets a participant in. `respond` is called before any later event can reach `client`.
     ///
@@ -88,8 +91,14 @@ impl Rooms {
             if state.participants.len() >= self.config.max_participants_per_room {
                 return Err(Refusal::new(Code::RoomFull, "the room is full"));
             }
+            let placed = state.participants.iter().map(|p| p.shard);
+            let shard = self
+                .shards
+                .place(placed, self.config.spread)
+                .ok_or(NO_SHARD)?;
             let participant = Participant {
                 id: ParticipantId(random::u64()),
+                shard,
                 role,
                 grants: identity.grants,
                 client,
@@ -107,6 +116,7 @@ impl Rooms {
             let seat = Seat {
                 room: Arc::clone(&room),
                 participant: participant.id,
+                shard,
                 turn: Arc::clone(&participant.turn),
             };
             state.broadcast(&RoomEvent::ParticipantJoined {
@@ -121,9 +131,8 @@ impl Rooms {
                 resume_token: self.renew_resume_token(&mut state, &seat),
                 snapshot: state.snapshot(seat.participant),
             });
-            self.shards.occupy(room.shard);
             self.metrics.participant_joined(role);
-            tracing::info!(room = %room.id, participant = %seat.participant, ?role, "joined");
+            tracing::info!(room = %room.id, participant = %seat.participant, ?role, shard, "joined");
             drop((state, group));
             return Ok(seat);
         }
@@ -133,15 +142,14 @@ impl Rooms {
         if let Some(room) = self.rooms.get(name) {
             return Ok(Arc::clone(&room));
         }
-        let shard = self
-            .shards
-            .least_loaded()
-            .ok_or(Refusal::new(Code::Busy, "the relay has no shard"))?;
+        if self.shards.is_empty() {
+            return Err(NO_SHARD);
+        }
         let room = self.rooms.entry(name.to_owned()).or_insert_with(|| {
             let id = RoomId(random::u64());
-            tracing::info!(room = %id, shard, "room opened");
+            tracing::info!(room = %id, "room opened");
             let group = Group::new(self.delivery.as_ref(), &self.metrics);
-            Arc::new(Room::new(id, name.to_owned(), shard, group))
+            Arc::new(Room::new(id, name.to_owned(), group))
         });
         Ok(Arc::clone(&room))
     }
@@ -275,7 +283,7 @@ impl Rooms {
             state.remove_track(track, "left");
         }
         if let Some(session) = gone.session {
-            self.close_session(room.shard, session.id, CloseReason::Requested);
+            self.close_session(seat.shard, session.id, CloseReason::Requested);
         }
         if let Some(token) = gone.resume_token {
             self.resume.remove(&token);
@@ -290,6 +298,7 @@ impl Rooms {
             participant: gone.id,
             reason,
         });
+        self.sync_mirrors(room, &mut state);
         state.closed = state.participants.is_empty();
         let empty = state.closed;
         drop(state);
@@ -298,7 +307,7 @@ impl Rooms {
             room.group.on_room_closed();
             self.forget_room(room);
         }
-        self.shards.vacate(room.shard);
+        self.shards.vacate(seat.shard);
         self.participants.fetch_sub(1, SeqCst);
         self.metrics.participant_left(gone.role);
         tracing::info!(room = %room.id, participant = %gone.id, reason, "left");
@@ -325,6 +334,7 @@ impl Rooms {
             state.participant(target).map(|p| Seat {
                 room: seat.room.clone(),
                 participant: target,
+                shard: p.shard,
                 turn: p.turn.clone(),
             })
         };

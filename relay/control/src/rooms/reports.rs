@@ -68,6 +68,7 @@ impl Rooms {
             reason: reason.as_str(),
         };
         state.tell(seat.participant, &closed);
+        self.sync_mirrors(&seat.room, &mut state);
         drop(state);
         tracing::info!(participant = %seat.participant, reason = reason.as_str(), "media closed");
         if role != Role::Interactive {

@@ -8,6 +8,7 @@ use super::event::{
     ClientEvent, OwnTrackInfo, ParticipantInfo, RoomEvent, SlotInfo, Snapshot, TrackInfo, message,
 };
 use super::group::Group;
+use super::mirrors::Mirrors;
 use crate::refusal::{Code, Refusal};
 use crate::sdp::{Negotiated, Role};
 use crate::token::Grants;
@@ -22,8 +23,6 @@ use tokio::sync::Notify;
 pub(crate) struct Room {
     pub(crate) id: RoomId,
     pub(crate) name: String,
-    /// The shard that all its sessions live on.
-    pub(crate) shard: usize,
     pub(crate) group: Group,
     state: Mutex<State>,
 }
@@ -38,10 +37,14 @@ pub(crate) struct State {
     pub(crate) participants: Vec<Participant>,
     /// In order of publication.
     pub(crate) tracks: Vec<Track>,
+    /// What shards were told to mirror.
+    pub(crate) mirrors: Mirrors,
 }
 
 pub(crate) struct Participant {
     pub(crate) id: ParticipantId,
+    /// The shard that its sessions live on.
+    pub(crate) shard: usize,
     pub(crate) role: Role,
     pub(crate) grants: Grants,
     /// The signalling socket, while there is one.
@@ -104,11 +107,10 @@ impl Track {
 }
 
 impl Room {
-    pub(crate) fn new(id: RoomId, name: String, shard: usize, group: Group) -> Self {
+    pub(crate) fn new(id: RoomId, name: String, group: Group) -> Self {
         Room {
             id,
             name,
-            shard,
             group,
             state: Mutex::default(),
         }

@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sealcast_model::{Command, ParticipantId, SessionId, TrackId};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// What a client tells about the frames of one track since its last report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,9 +107,10 @@ impl Rooms {
         if let Err(refusal) = check_data(&seat, binary, &data) {
             self.metrics.request::<()>("data", &Err(refusal.clone()));
             let told = refusal.message(None);
-            return self.send_data(&seat, vec![session], false, told.as_bytes());
+            return self.send_data(&seat, seat.shard, vec![session], false, told.as_bytes());
         }
-        let (mut channels, mut sockets) = (Vec::new(), Vec::new());
+        let mut channels: BTreeMap<usize, Vec<SessionId>> = BTreeMap::new();
+        let mut sockets = Vec::new();
         {
             let state = seat.room.lock();
             for p in state
@@ -118,7 +120,9 @@ impl Rooms {
             {
                 let open = p.session.as_ref().filter(|s| s.data_open);
                 match (open, &p.client) {
-                    (Some(open), _) if p.role == Role::Interactive => channels.push(open.id),
+                    (Some(open), _) if p.role == Role::Interactive => {
+                        channels.entry(p.shard).or_default().push(open.id);
+                    }
                     (_, Some(client)) => sockets.push(client.clone()),
                     _ => {}
                 }
@@ -130,21 +134,28 @@ impl Rooms {
                 client.send(text.clone());
             }
         }
-        if !channels.is_empty() {
-            self.send_data(&seat, channels, true, &data);
+        for (shard, channels) in channels {
+            self.send_data(&seat, shard, channels, true, &data);
         }
         self.metrics.sealed_message("data_channel");
     }
 
     /// Has a shard send on data channels. What it does not take for lack of room is lost and
     /// counted, as whatever a channel does not take is.
-    fn send_data(&self, seat: &Seat, sessions: Vec<SessionId>, binary: bool, data: &[u8]) {
+    fn send_data(
+        &self,
+        seat: &Seat,
+        shard: usize,
+        sessions: Vec<SessionId>,
+        binary: bool,
+        data: &[u8],
+    ) {
         let command = Command::SendData {
             sessions,
             binary,
             data: data.to_vec(),
         };
-        if self.shards.send(seat.room.shard, command).is_err() {
+        if self.shards.send(shard, command).is_err() {
             tracing::debug!(room = %seat.room.id, "the shard took no data message");
         }
     }

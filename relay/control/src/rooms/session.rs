@@ -9,7 +9,7 @@ use crate::random;
 use crate::refusal::Refusal;
 use crate::sdp::{self, LocalTransport, Negotiated};
 use sealcast_model::{
-    AssignSlot, CloseReason, Command, ReceiveMedia, SessionId, SlotId, SlotMedia, TrackId,
+    AssignSlot, CloseReason, Command, ReceiveMedia, SessionId, ShardId, SlotId, SlotMedia, TrackId,
     WebRtcParams,
 };
 
@@ -32,13 +32,16 @@ impl Rooms {
         let offer = sdp::parse(sdp).map_err(|e| self.refuse_sdp(e))?;
         let (ufrag, pwd) = match &kept {
             Some((_, ufrag, pwd, _)) => (ufrag.clone(), pwd.clone()),
-            None => (random::ice_ufrag(), random::ice_pwd()),
+            None => (
+                random::ice_ufrag(ShardId(seat.shard as u16)),
+                random::ice_pwd(),
+            ),
         };
         let local = LocalTransport {
             ufrag,
             pwd,
             fingerprint: self.fingerprint,
-            candidates: self.shards.candidates(seat.room.shard).to_vec(),
+            candidates: self.shards.candidates(seat.shard).to_vec(),
         };
         let previous = kept.as_ref().map(|(_, _, _, negotiated)| negotiated);
         let negotiated = sdp::negotiate(
@@ -70,7 +73,7 @@ impl Rooms {
         local: LocalTransport,
     ) -> Result<(), Refusal> {
         let session = SessionId(random::u64());
-        let shard = seat.room.shard;
+        let shard = seat.shard;
         let webrtc = WebRtcParams {
             local_ufrag: local.ufrag.clone(),
             local_pwd: local.pwd.clone(),
@@ -96,14 +99,16 @@ impl Rooms {
                 self.close_session(shard, old.id, CloseReason::Requested);
             }
             self.sessions.insert(session, seat.clone());
-            self.shards.request(shard, |request| Command::OpenSession {
+            let opened = self.shards.request(shard, |request| Command::OpenSession {
                 request,
                 session,
                 participant: seat.participant,
                 room: seat.room.id,
                 webrtc: Box::new(webrtc),
                 media: Box::new(media),
-            })
+            });
+            self.sync_mirrors(&seat.room, &mut state);
+            opened
         };
         if let Err(error) = opened.await {
             // A shard that did answer has no session; one that is merely slow must not keep it.
@@ -112,6 +117,7 @@ impl Rooms {
             if let Some(p) = state.participant(seat.participant) {
                 p.session.take_if(|s| s.id == session);
             }
+            self.sync_mirrors(&seat.room, &mut state);
             return Err(error.into());
         }
         self.take_up(seat).await;
@@ -126,7 +132,7 @@ impl Rooms {
     ) -> Result<(), Refusal> {
         let updated = self
             .shards
-            .request(seat.room.shard, |request| Command::UpdateMedia {
+            .request(seat.shard, |request| Command::UpdateMedia {
                 request,
                 session,
                 media: Box::new(negotiated.media.clone()),
@@ -140,6 +146,7 @@ impl Rooms {
         p.slots
             .retain(|mid, _| negotiated.media.slots.iter().any(|s| s.mid == *mid));
         current.negotiated = negotiated;
+        self.update_mirrors(seat.room.id, &state, seat.participant);
         // A track whose m-line no longer sends is over.
         for track in state.tracks_of(seat.participant) {
             if !refresh(&mut state, track, &receive) {
@@ -151,7 +158,7 @@ impl Rooms {
 
     /// Moves tracks and slots that outlived the last session to the new one.
     async fn take_up(&self, seat: &Seat) {
-        let shard = seat.room.shard;
+        let shard = seat.shard;
         let mut pending = Vec::new();
         {
             let mut state = seat.room.lock();
@@ -173,6 +180,8 @@ impl Rooms {
                     self.send_soon(shard, Command::SetMuted { track, muted: true });
                 }
             }
+            // What ended with the refresh above.
+            self.sync_mirrors(&seat.room, &mut state);
             self.reassign(&mut state, seat, session, &media.slots);
         }
         for (track, published) in pending {
@@ -188,30 +197,30 @@ impl Rooms {
     /// any more is told so by its shard's notice.
     fn reassign(&self, state: &mut State, seat: &Seat, session: SessionId, slots: &[SlotMedia]) {
         let own = state.tracks_of(seat.participant);
-        let mut assign: Vec<(SessionId, SlotId, TrackId)> = Vec::new();
+        let mut assign: Vec<(usize, SessionId, SlotId, TrackId)> = Vec::new();
         for p in &mut state.participants {
             if p.id == seat.participant {
                 p.slots.retain(|mid, _| slots.iter().any(|s| s.mid == *mid));
                 for (mid, track) in &p.slots {
                     let slot = slots.iter().find(|s| s.mid == *mid);
-                    assign.extend(slot.map(|s| (session, s.slot, *track)));
+                    assign.extend(slot.map(|s| (p.shard, session, s.slot, *track)));
                 }
             } else if let Some(other) = &p.session {
                 for (mid, track) in p.slots.iter().filter(|(_, t)| own.contains(t)) {
                     let mut slots = other.negotiated.media.slots.iter();
                     let slot = slots.find(|s| s.mid == *mid);
-                    assign.extend(slot.map(|s| (other.id, s.slot, *track)));
+                    assign.extend(slot.map(|s| (p.shard, other.id, s.slot, *track)));
                 }
             }
         }
-        for (session, slot, track) in assign {
+        for (shard, session, slot, track) in assign {
             let track = Some(track);
             let command = Command::AssignSlots {
                 request: self.shards.unanswered(),
                 session,
                 assign: vec![AssignSlot { slot, track }],
             };
-            self.send_soon(seat.room.shard, command);
+            self.send_soon(shard, command);
         }
     }
 

@@ -1,16 +1,21 @@
 //! The shards as the control plane sees them: where rooms are placed, commands with their
 //! replies, and what an answer says of their addresses.
 
+use super::placement::{self, Reading, ShardLoad, Spread};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::sdp::{Candidate, host_candidates};
 use dashmap::DashMap;
-use sealcast_model::{Command, CommandError, CommandSender, RequestId, ShardId, ShardStats};
+use sealcast_model::{
+    Command, CommandError, CommandSender, Counter, RequestId, ShardId, ShardStats, Source,
+};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// A running shard, handed to the control plane by whoever runs it.
 #[derive(Clone)]
@@ -30,12 +35,17 @@ pub struct ShardPort {
 /// How long after a full queue a command that must not be lost is tried again.
 pub(crate) const RETRY: Duration = Duration::from_millis(20);
 
+/// How often shards' loads are read.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Shards(Arc<Inner>);
 
 struct Inner {
     shards: Vec<Shard>,
+    /// In the order of the shards.
+    loads: Mutex<Vec<ShardLoad>>,
     stopped: AtomicBool,
     /// Requests under way. An entry goes when its reply comes or its waiter gives up.
     pending: DashMap<RequestId, oneshot::Sender<Result<(), CommandError>>>,
@@ -46,8 +56,6 @@ struct Inner {
 struct Shard {
     port: ShardPort,
     candidates: Vec<Candidate>,
-    /// Participants placed here.
-    load: AtomicUsize,
 }
 
 /// Takes a request out of the table even if its waiter is dropped half-way.
@@ -61,15 +69,15 @@ impl Drop for Waiting<'_> {
 
 impl Shards {
     pub(crate) fn new(ports: Vec<ShardPort>, metrics: Arc<Metrics>) -> Self {
-        let shards = ports
+        let shards: Vec<Shard> = ports
             .into_iter()
             .map(|port| Shard {
                 candidates: host_candidates(&port.udp, &port.tcp),
                 port,
-                load: AtomicUsize::new(0),
             })
             .collect();
         Shards(Arc::new(Inner {
+            loads: Mutex::new(vec![ShardLoad::default(); shards.len()]),
             shards,
             stopped: AtomicBool::new(false),
             pending: DashMap::new(),
@@ -78,27 +86,81 @@ impl Shards {
         }))
     }
 
-    /// The shard with the fewest participants; the first of equals.
-    pub(crate) fn least_loaded(&self) -> Option<usize> {
-        let loads = self.0.shards.iter().map(|s| s.load.load(Relaxed));
-        loads
-            .enumerate()
-            .min_by_key(|(_, load)| *load)
-            .map(|(i, _)| i)
+    /// Whether there is no shard.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.shards.is_empty()
     }
 
-    /// One participant more on a shard.
-    pub(crate) fn occupy(&self, shard: usize) {
-        if let Some(s) = self.0.shards.get(shard) {
-            s.load.fetch_add(1, Relaxed);
+    fn loads(&self) -> MutexGuard<'_, Vec<ShardLoad>> {
+        // A panic in between leaves numbers, which stay usable.
+        self.0.loads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Places one more participant of a room whose others are on the shards `placed`. `None` if
+    /// there is no shard.
+    pub(crate) fn place(
+        &self,
+        placed: impl Iterator<Item = usize>,
+        spread: Spread,
+    ) -> Option<usize> {
+        let mut there = vec![0; self.0.shards.len()];
+        for shard in placed {
+            if let Some(count) = there.get_mut(shard) {
+                *count += 1;
+            }
         }
+        let mut loads = self.loads();
+        let shard = placement::place(&loads, &there, spread)?;
+        loads.get_mut(shard)?.occupy();
+        Some(shard)
     }
 
-    /// One participant fewer.
+    /// One participant fewer on a shard.
     pub(crate) fn vacate(&self, shard: usize) {
-        if let Some(s) = self.0.shards.get(shard) {
-            s.load.fetch_sub(1, Relaxed);
+        if let Some(load) = self.loads().get_mut(shard) {
+            load.vacate();
         }
+    }
+
+    /// Reads the shards' counters, `elapsed` after the last time.
+    fn sample(&self, elapsed: Duration) {
+        let mut loads = self.loads();
+        for (shard, load) in self.0.shards.iter().zip(loads.iter_mut()) {
+            let stats = &shard.port.stats;
+            let forwarded = Source::ALL.iter();
+            let forwarded = forwarded
+                .map(|s| stats.media(*s).packets_out.load(Relaxed))
+                .sum();
+            let busy_nanos = stats.get(Counter::BusyNanos);
+            load.read(
+                Reading {
+                    busy_nanos,
+                    forwarded,
+                },
+                elapsed,
+            );
+        }
+    }
+
+    /// Keeps loads up to date until the shards are stopped or forgotten.
+    pub(crate) fn watch(&self, runtime: &Handle) {
+        let shards = Arc::downgrade(&self.0);
+        runtime.spawn(async move {
+            let mut last = Instant::now();
+            loop {
+                tokio::time::sleep(SAMPLE_INTERVAL).await;
+                let Some(inner) = shards.upgrade() else {
+                    return;
+                };
+                let shards = Shards(inner);
+                if shards.stopped() {
+                    return;
+                }
+                let now = Instant::now();
+                shards.sample(now - last);
+                last = now;
+            }
+        });
     }
 
     /// ICE candidates of a shard.

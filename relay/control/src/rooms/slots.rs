@@ -50,15 +50,15 @@ impl Rooms {
                 .collect();
             if !sizes.is_empty() {
                 let command = Command::SizeSlots { session, sizes };
-                self.shards.send(seat.room.shard, command)?;
+                self.shards.send(seat.shard, command)?;
             }
-            let assigned =
-                self.shards
-                    .request(seat.room.shard, move |request| Command::AssignSlots {
-                        request,
-                        session,
-                        assign,
-                    });
+            let assigned = self
+                .shards
+                .request(seat.shard, move |request| Command::AssignSlots {
+                    request,
+                    session,
+                    assign,
+                });
             let p = state.present(seat.participant)?;
             let before = p.slots.clone();
             for request in requests {

@@ -65,7 +65,7 @@ impl Rooms {
             if own.any(|t| t.mid == request.mid) {
                 return Err(CommandError::MidInUse.into());
             }
-            let published = self.publish_command(seat.room.shard, session, &new);
+            let published = self.publish_command(seat.shard, session, &new);
             self.tracks.insert(track, seat.room.clone());
             state.tracks.push(new);
             published
@@ -83,6 +83,8 @@ impl Rooms {
             participant: new.owner,
             info: new.info(),
         };
+        // Before anybody hears of it and asks for it.
+        self.sync_mirrors(&seat.room, &mut state);
         state.broadcast(&event);
         tracing::info!(room = %seat.room.id, %track, source = request.source.as_str(), "published");
         Ok(track)
@@ -177,7 +179,8 @@ impl Rooms {
     ) {
         self.tracks.remove(&track);
         if state.remove_track(track, reason) {
-            self.send_soon(seat.room.shard, Command::Unpublish { track });
+            self.send_soon(seat.shard, Command::Unpublish { track });
+            self.sync_mirrors(&seat.room, state);
         }
     }
 
@@ -203,13 +206,23 @@ impl Rooms {
             return Ok(());
         }
         found.muted = muted;
+        let owner = found.owner;
         let event = RoomEvent::TrackMuted {
             participant: found.owner,
             track,
             muted,
             by: seat.participant,
         };
-        self.send_soon(seat.room.shard, Command::SetMuted { track, muted });
+        let home = state
+            .participants
+            .iter()
+            .find(|p| p.id == owner)
+            .map(|p| p.shard);
+        let command = Command::SetMuted { track, muted };
+        self.tell_mirrors(&state, track, &command);
+        if let Some(home) = home {
+            self.send_soon(home, command);
+        }
         state.broadcast(&event);
         Ok(())
     }

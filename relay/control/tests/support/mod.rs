@@ -14,7 +14,7 @@ use sealcast_control::clock;
 use sealcast_control::flight::FlightReader;
 use sealcast_control::http::{self, App, HttpConfig};
 use sealcast_control::metrics::Metrics;
-use sealcast_control::rooms::{Rooms, RoomsConfig, ShardPort};
+use sealcast_control::rooms::{Rooms, RoomsConfig, ShardPort, Spread};
 use sealcast_control::sdp::MediaPolicy;
 use sealcast_control::token::{Algorithm, Grants, Minter, TokenKey, TokenRequest, Verifier};
 use sealcast_delivery::{DeliveryKey, SUITES};
@@ -105,6 +105,7 @@ pub(crate) struct Setup {
     pub(crate) development: bool,
     pub(crate) max_participants: usize,
     pub(crate) max_participants_per_room: usize,
+    pub(crate) spread: Spread,
     pub(crate) shards: usize,
     pub(crate) group_keys: bool,
     pub(crate) policy: MediaPolicy,
@@ -118,6 +119,7 @@ impl Default for Setup {
             development: false,
             max_participants: 100,
             max_participants_per_room: 50,
+            spread: Spread::NEVER,
             shards: 1,
             group_keys: false,
             policy: MediaPolicy {
@@ -186,6 +188,7 @@ impl Relay {
             RoomsConfig {
                 grace: Duration::from_secs(30),
                 sealed_required: setup.sealed_required,
+                spread: setup.spread,
                 max_participants_per_room: setup.max_participants_per_room,
                 max_participants: setup.max_participants,
             },

@@ -13,6 +13,7 @@ mod interfaces;
 mod recv;
 mod send;
 mod socket;
+mod steer;
 
 pub(crate) use affinity::pin_to_core;
 pub use affinity::usable_cores;
@@ -24,6 +25,7 @@ pub(crate) use send::{Datagram, MESSAGES, SendBatch};
 #[cfg(test)]
 pub(crate) use socket::refuse_segmentation;
 pub(crate) use socket::{UdpOptions, bind_udp, listen_tcp, set_tcp_options, wait_writable};
+pub(crate) use steer::steer;
 
 use std::io;
 

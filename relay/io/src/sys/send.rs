@@ -139,6 +139,7 @@ mod tests {
             gro,
             packet_info: true,
             hardware_stamps: false,
+            share_port: false,
         };
         bind_udp(addr.parse().unwrap(), &options).unwrap()
     }

@@ -21,6 +21,8 @@ pub(crate) struct UdpOptions {
     pub(crate) gro: bool,
     /// Learn to which address a datagram was sent.
     pub(crate) packet_info: bool,
+    /// Other sockets of this process may have the same address.
+    pub(crate) share_port: bool,
     /// Ask the network device for receive timestamps, too.
     pub(crate) hardware_stamps: bool,
 }
@@ -30,6 +32,9 @@ pub(crate) struct UdpOptions {
 /// packet (OPT_TSONLY).
 pub(crate) fn bind_udp(addr: SocketAddr, options: &UdpOptions) -> io::Result<UdpSocket> {
     let fd = open(addr, libc::SOCK_DGRAM)?;
+    if options.share_port {
+        set(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
     let bytes = |n: usize| libc::c_int::try_from(n).unwrap_or(libc::c_int::MAX);
     set(
         &fd,

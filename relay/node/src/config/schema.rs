@@ -225,6 +225,12 @@ schema! {
         "Participants of one room, WHIP and WHEP included.";
     "rooms.max_participants" rooms_max_participants: Number<1, 1_000_000> = "4096",
         "Participants of the relay.";
+    "rooms.spread_participants" rooms_spread_participants: Number<1, 1_000_000> = "100",
+        "Participants of one room on one shard. Who comes then is placed on another shard, which gets"
+        "each packet of the room once and sends it on to its own.";
+    "rooms.spread_packets" rooms_spread_packets: Number<1, 1_000_000_000> = "200000",
+        "Packets a second that a shard forwards, of all rooms, above which newcomers to its rooms"
+        "are placed on another.";
 
     "media.bind" media_bind: Vec<IpAddr> = r#"["0.0.0.0"]"#,
         "Addresses that media sockets are bound to. Add \"::\" for IPv6.";
@@ -243,6 +249,9 @@ schema! {
         "ICE-TCP connections of each shard.";
     "media.shards" media_shards: Number<0, 256> = "0",
         "Shards: threads that forward packets. 0: one for each core that the process may use.";
+    "media.single_port" media_single_port: bool = "false",
+        "All shards share media.udp_port, for networks that open one port only. Most packets that"
+        "clients send then cross from core to core.";
     "media.pin" media_pin: bool = "true",
         "Keep each shard on a core of its own. Only with at most as many shards as cores.";
     "media.audio_codecs" media_audio_codecs: Vec<AudioCodec> = r#"["opus"]"#,
