@@ -21,10 +21,14 @@ pub(crate) struct TxSampler {
     next_id: u32,
 }
 
-/// A message whose stamp is awaited. Stands for its first packet.
+/// A message whose stamp is awaited.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
+    /// Its first packet, which stands for all of them: it has waited longest.
     packet: PacketMeta,
+    /// How many it has. Messages grow when packets wait, so that samples that count one each would
+    /// tell too little of those that waited.
+    packets: u64,
     /// The send call began.
     started: Time,
 }
@@ -68,16 +72,21 @@ impl TxSampler {
     }
 
     /// Of the messages, the first `sent` went by a call that began at `started`; true if the picked
-    /// one is among them, so that its stamp is under way.
+    /// one, of `packets` packets, is among them, so that its stamp is under way.
     pub(crate) fn sent(
         &mut self,
         picked: Option<(usize, PacketMeta)>,
         sent: usize,
+        packets: usize,
         started: Time,
     ) -> bool {
         match picked {
             Some((index, packet)) if index < sent => {
-                self.awaited = Some(Sample { packet, started });
+                self.awaited = Some(Sample {
+                    packet,
+                    packets: packets as u64,
+                    started,
+                });
                 self.pass = self.draw();
                 true
             }
@@ -94,15 +103,21 @@ impl TxSampler {
         if early {
             return;
         }
-        let Some(Sample { packet, started }) = self.awaited.take() else {
+        let Some(sample) = self.awaited.take() else {
             return;
         };
+        let Sample {
+            packet,
+            packets,
+            started,
+        } = sample;
         self.next_id = id.wrapping_add(1);
         stats.add(Counter::StampedOut, 1);
         let media = stats.media(packet.source);
-        media.stage(Stage::Wire).record(at - started, 1);
+        media.stage(Stage::Wire).record(at - started, packets);
         if packet.received < packet.read {
-            media.stage(Stage::Total).record(at - packet.received, 1);
+            let total = media.stage(Stage::Total);
+            total.record(at - packet.received, packets);
         }
     }
 
@@ -141,7 +156,7 @@ mod tests {
                 while messages < 100_000 {
                     let picked = sampler.pick(Time::ZERO, call, packet, &stats);
                     messages += call as u32;
-                    if sampler.sent(picked, call, Time::ZERO) {
+                    if sampler.sent(picked, call, 1, Time::ZERO) {
                         sampler.stamped(samples, Time::ZERO, &stats);
                         samples += 1;
                     }
@@ -163,9 +178,9 @@ mod tests {
         assert!(sampler.pick(Time::ZERO, 8, |_| None, &stats).is_none());
         let picked = sampler.pick(Time::ZERO, 8, |i| packet(i).filter(|_| i == 5), &stats);
         assert_eq!(picked.unwrap().0, 5);
-        assert!(!sampler.sent(picked, 5, Time::ZERO), "refused");
+        assert!(!sampler.sent(picked, 5, 1, Time::ZERO), "refused");
         let picked = sampler.pick(Time::ZERO, 8, packet, &stats);
-        assert!(sampler.sent(picked, 8, Time::ZERO));
+        assert!(sampler.sent(picked, 8, 1, Time::ZERO));
         assert!(
             sampler.pick(Time::ZERO, 8, packet, &stats).is_none(),
             "one at a time"
@@ -178,7 +193,7 @@ mod tests {
         let mut sampler = TxSampler::new(1);
         let send = |sampler: &mut TxSampler, at: Time| {
             let picked = sampler.pick(at, 1, packet, &stats);
-            sampler.sent(picked, 1, at)
+            sampler.sent(picked, 1, 3, at)
         };
         assert!(send(&mut sampler, Time::ZERO));
         let later = Time::ZERO + STAMP_PATIENCE;
@@ -190,9 +205,9 @@ mod tests {
         sampler.stamped(1, later + Duration::from_micros(20), &stats);
         assert_eq!(stats.get(Counter::StampedOut), 1);
         let wire = stats.media(Source::Screen).stage(Stage::Wire).snapshot();
-        assert_eq!((wire.count(), wire.sum_nanos()), (1, 20_000));
+        assert_eq!((wire.count(), wire.sum_nanos()), (3, 60_000));
         let total = stats.media(Source::Screen).stage(Stage::Total).snapshot();
-        assert_eq!(total.count(), 1);
+        assert_eq!(total.count(), 3);
         // The numbers wrap; a refused message may have used one up.
         sampler.next_id = u32::MAX;
         assert!(send(&mut sampler, later));

@@ -203,7 +203,9 @@ impl UdpSide {
                         datagrams += segments as u64;
                     }
                     stats.add(Counter::DatagramsOut, datagrams);
-                    if socket.sampler.sent(picked, sent.len(), started) {
+                    let packets = picked.and_then(|(i, _)| sent.get(i).and_then(run));
+                    let packets = packets.map_or(0, Run::segments);
+                    if socket.sampler.sent(picked, sent.len(), packets, started) {
                         self.read_stamps(index, sending.clock, stats);
                     }
                     rest = left;
@@ -291,7 +293,7 @@ impl UdpSide {
                     let now = sending.clock.now();
                     sending.report.taken(at, sent, started, now);
                     // Its stamp is read with the next, or when epoll tells of it.
-                    socket.sampler.sent(picked, sent, started);
+                    socket.sampler.sent(picked, sent, 1, started);
                     done += sent.max(1);
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}

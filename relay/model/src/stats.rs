@@ -168,9 +168,9 @@ pub enum Stage {
     KernelQueue,
     /// From there to the beginning of the send call. Every packet that the kernel took.
     Relay,
-    /// From there to the kernel's transmit timestamp. Samples.
+    /// From there to the kernel's transmit timestamp. Packets of sampled messages.
     Wire,
-    /// From the receive timestamp to the transmit timestamp. Samples.
+    /// From the receive timestamp to the transmit timestamp. Packets of sampled messages.
     Total,
 }
 

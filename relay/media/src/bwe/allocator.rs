@@ -177,9 +177,8 @@ impl Allocator {
     /// An allocator without subscriptions.
     #[must_use]
     pub fn new() -> Self {
-        Allocator {
-            entries: Vec::with_capacity(16),
-        }
+        // An entry takes 300 bytes, and most sessions have a few.
+        Allocator::default()
     }
 
     /// Adds a subscription, or updates the one with its id. `false` if there are too many.
