@@ -51,6 +51,8 @@ bench: setup-test ## measure the packet path: floor, Sealcast, stock; paced and 
 	@$(CARGO_TARGET_DIR)/release/ratio
 	@$(CARGO_TARGET_DIR)/release/ratio --all --no-stock --packets 40000 --repetitions 3 --out bench/out/all
 	@$(CARGO_TARGET_DIR)/release/paced --seconds 2
+	@$(CARGO_TARGET_DIR)/release/dwell --seconds 3
+	@$(CARGO_TARGET_DIR)/release/memory
 	@$(CARGO_TARGET_DIR)/release/instructions check
 	@cargo bench --quiet --locked -p bench -- --quick
 

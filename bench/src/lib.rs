@@ -12,6 +12,7 @@ pub mod crowd;
 pub mod drift;
 pub mod feed;
 pub mod floor;
+pub mod noise;
 pub mod paced;
 pub mod poll;
 pub mod relay;

@@ -120,12 +120,21 @@ impl Relay {
     /// # Errors
     /// If the shard refuses anything.
     pub fn subscribe(&self, topology: &Topology, features: Features) -> Result<()> {
+        self.publish(topology, features)?;
+        let assign = |index| client::assign(topology, index);
+        self.carry_out((0..topology.clients()).filter_map(assign).map(Ok))
+    }
+
+    /// Publishes what clients send.
+    ///
+    /// # Errors
+    /// If the shard refuses anything.
+    pub fn publish(&self, topology: &Topology, features: Features) -> Result<()> {
         for index in topology.all_publishers() {
             let commands = client::publish(topology, features, index)?;
             self.carry_out(commands.into_iter().map(Ok))?;
         }
-        let assign = |index| client::assign(topology, index);
-        self.carry_out((0..topology.clients()).filter_map(assign).map(Ok))
+        Ok(())
     }
 
     /// Queues a command that has no reply.
