@@ -223,7 +223,7 @@ impl Setting {
         }
         print_row("timer, relay idle", &idle);
         print_row("timer, relay at work", &busy);
-        let total = now.iter().zip(&before).last().ok_or("no stages")?;
+        let total = now.iter().zip(&before).next_back().ok_or("no stages")?;
         verdict(&total.0.1.since(&total.1.1), &idle);
         Ok(())
     }
