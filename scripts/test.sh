@@ -4,9 +4,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
 
-echo "» the relay and the load generator that end-to-end tests run"
-cargo build --quiet --locked --release -p sealcast -p sealcast-load
-export SEALCAST_BIN=$target/release/sealcast
+echo "» the relay, the load generator and the path between namespaces that end-to-end tests run"
+cargo build --quiet --locked --release -p sealcast -p sealcast-load -p sealcast-impair
+export SEALCAST_BIN=$target/release/sealcast SEALCAST_IMPAIR=$target/release/sealcast-impair
 
 echo "» crates"
 cargo test --locked --workspace --quiet

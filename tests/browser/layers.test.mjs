@@ -54,23 +54,24 @@ async function throughChanges(codec, video, changes) {
   try {
     const [publisher, viewer] = await callOfTwo(pages, { codec, video });
     const initial = changes.at(-1)[1];
+    const tile = publisher.participant;
     await recordTile(publisher, "self");
-    await recordTile(viewer, publisher.participant);
-    await waitWidth(viewer, initial);
+    await recordTile(viewer, tile);
+    await waitWidth(viewer, tile, initial);
     const before = await received(viewer, publisher);
     const upstream = await relay.metric("sealcast_rtcp_sent_total", { type: "pli" });
-    const first = (await recordedFrames(viewer)).length - 1;
+    const first = (await recordedFrames(viewer, tile)).length - 1;
 
     for (const [size, width] of changes) {
       await setSize(viewer, publisher, size);
-      await waitWidth(viewer, width);
+      await waitWidth(viewer, tile, width);
     }
 
-    const frames = (await recordedFrames(viewer)).slice(first);
+    const frames = (await recordedFrames(viewer, tile)).slice(first);
     const after = await received(viewer, publisher);
     const asked = (await relay.metric("sealcast_rtcp_sent_total", { type: "pli" })) - upstream;
     const freeze = longest(gaps(frames));
-    const captured = longest(gaps(await recordedFrames(publisher), arrival));
+    const captured = longest(gaps(await recordedFrames(publisher, "self"), arrival));
     console.log(
       `${codec}: ${changes.length} changes of layer, ${frames.length} frames decoded, ` +
         `${after.framesDropped - before.framesDropped} dropped, ` +

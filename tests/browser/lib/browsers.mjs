@@ -3,7 +3,7 @@
  * `open(url, before) → page` with `evaluate`, `waitFor`, `screenshot`, `resize` and `close`.
  * `before` runs in the page ahead of its own scripts. Chromium's pages have `evaluateInWorker` too.
  */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
@@ -49,10 +49,11 @@ const FIREFOX_PREFS = {
 /** How often `waitFor` looks, in ms. */
 const POLL_MS = 250;
 
-export async function launchChromium(flags = []) {
+/** @param inside the name of a network namespace to run in */
+export async function launchChromium(flags = [], { inside } = {}) {
   const profile = mkdtempSync(join(tmpdir(), "sealcast-chromium-"));
   const context = await chromium.launchPersistentContext(profile, {
-    executablePath: CHROMIUM,
+    executablePath: inside ? wrapper(profile, inside) : CHROMIUM,
     headless: true,
     chromiumSandbox: false,
     args: [...CHROMIUM_FLAGS, ...flags],
@@ -77,6 +78,13 @@ export async function launchChromium(flags = []) {
       rmSync(profile, { recursive: true, force: true });
     },
   };
+}
+
+/** A program that is the browser in a network namespace. */
+function wrapper(directory, namespace) {
+  const path = join(directory, "chromium-inside");
+  writeFileSync(path, `#!/bin/sh\nexec ip netns exec ${namespace} ${CHROMIUM} "$@"\n`, { mode: 0o755 });
+  return path;
 }
 
 export async function launchFirefox(prefs = {}) {

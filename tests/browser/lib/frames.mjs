@@ -13,7 +13,8 @@ export function recordTile(page, tile) {
     // A page that is busy for a moment must not lose frames here.
     const { readable } = new MediaStreamTrackProcessor({ track, maxBufferSize: 200 });
     const recorded = [];
-    window.recorded = recorded;
+    window.recordings ??= {};
+    window.recordings[tile] = recorded;
     const reader = readable.getReader();
     (async () => {
       for (let next = await reader.read(); !next.done; next = await reader.read()) {
@@ -26,19 +27,19 @@ export function recordTile(page, tile) {
 }
 
 /** What was recorded so far: `{ rtp, at, width, height }`, `at` in ms of the page's clock. */
-export function recordedFrames(page) {
-  return page.evaluate(() => window.recorded);
+export function recordedFrames(page, tile) {
+  return page.evaluate((tile) => window.recordings[tile], tile);
 }
 
-/** Waits for `count` more frames of this width, so many ms long at most. */
-export function waitWidth(page, width, count = 15) {
+/** Waits until the newest `count` frames of a tile are of this width. */
+export function waitWidth(page, tile, width, count = 15) {
   return page.waitFor(
     `${count} frames of ${width} pixels' width`,
-    ({ width, count }) => {
-      const newest = window.recorded.slice(-count);
-      return newest.length === count && newest.every((frame) => frame.width === width) && newest;
+    ({ tile, width, count }) => {
+      const newest = window.recordings[tile].slice(-count);
+      return newest.length === count && newest.every((frame) => frame.width === width);
     },
-    { width, count },
+    { tile, width, count },
   );
 }
 

@@ -2,13 +2,16 @@
  * A relay of one's own for each test, from the binary `SEALCAST_BIN`, with a configuration and a
  * token key made for it. With `SEALCAST_URL` instead, one that runs already, in development mode.
  */
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { createHmac, randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { sumMetric } from "../../lib/relay.mjs";
+
+const run = promisify(execFile);
 
 const START_TIMEOUT_MS = 20_000;
 const STOP_TIMEOUT_MS = 20_000;
@@ -19,11 +22,11 @@ const ISSUER = "sealcast-browser-tests";
  * @param address where HTTP listens and media goes: `127.0.0.1` or `::1`
  * @param rooms lines for the configuration's `[rooms]`
  * @param media lines for its `[media]`
- * @param inside wraps command and arguments of the relay, as to run it in a network namespace
+ * @param lab a netlab at whose end `b` the relay runs, on `address` there
  * @returns `url`, `token(room)` for links (`undefined` where the relay makes its own), `log()`,
  *   `metric(name, labels)`, `restart()` on the same port, and `stop()`
  */
-export async function startRelay({ address = "127.0.0.1", rooms = "", media = "", inside } = {}) {
+export async function startRelay({ address = "127.0.0.1", rooms = "", media = "", lab } = {}) {
   if (process.env.SEALCAST_URL) {
     const url = process.env.SEALCAST_URL.replace(/\/$/, "");
     return { url, token: () => undefined, log: () => "", stop: async () => {} };
@@ -34,22 +37,25 @@ export async function startRelay({ address = "127.0.0.1", rooms = "", media = ""
   const secret = randomBytes(48).toString("base64url");
   const config = join(directory, "sealcast.toml");
   const host = address.includes(":") ? `[${address}]` : address;
-  const port = await freePort(address);
+  // A namespace of one's own has all ports free.
+  const port = lab ? 7_880 : await freePort(address);
   writeFileSync(join(directory, "secret"), secret);
   writeFileSync(config, configuration({ host, port, address, directory, rooms, media }));
   const url = `http://${host}:${port}`;
-  const [command, arguments_] = (inside ?? ((...both) => both))(binary, ["serve", "--config", config]);
-  let running = await launch(command, arguments_, url);
+  const serve = ["serve", "--config", config];
+  const [command, arguments_] = lab ? lab.inside("b", binary, serve) : [binary, serve];
+  const get = lab ? (path) => getInside(lab, url + path) : (path) => getText(url + path);
+  let running = await launch(command, arguments_, get);
   return {
     url,
     token: (room) => mint(secret, room),
     log: () => running.log(),
     async restart() {
       await running.stop();
-      running = await launch(command, arguments_, url);
+      running = await launch(command, arguments_, get);
     },
     /** Sum of a metric's series whose labels include `labels`. */
-    metric: async (name, labels = {}) => sumMetric(await (await fetch(`${url}/metrics`)).text(), name, labels),
+    metric: async (name, labels = {}) => sumMetric(await get("/metrics"), name, labels),
     async stop() {
       await running.stop();
       rmSync(directory, { recursive: true, force: true });
@@ -80,13 +86,13 @@ level = "debug"
 `;
 }
 
-async function launch(command, arguments_, url) {
+async function launch(command, arguments_, get) {
   const child = spawn(command, arguments_, { stdio: ["ignore", "pipe", "pipe"] });
   let log = "";
   for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => (log += chunk));
   const exited = new Promise((resolve) => child.once("exit", (code, signal) => resolve({ code, signal })));
   const deadline = performance.now() + START_TIMEOUT_MS;
-  while (!(await isReady(url))) {
+  while (!(await isReady(get))) {
     const ended = child.exitCode !== null || child.signalCode !== null;
     if (ended || performance.now() > deadline) {
       child.kill("SIGKILL");
@@ -106,12 +112,26 @@ async function launch(command, arguments_, url) {
   };
 }
 
-async function isReady(url) {
+async function isReady(get) {
   try {
-    return (await fetch(`${url}/readyz`)).ok;
+    await get("/readyz");
+    return true;
   } catch {
     return false;
   }
+}
+
+async function getText(address) {
+  const response = await fetch(address);
+  if (!response.ok) throw new Error(`${address} answered ${response.status}`);
+  return response.text();
+}
+
+/** As {@link getText}, for addresses that exist in the netlab alone. */
+async function getInside(lab, address) {
+  const script = `fetch(${JSON.stringify(address)}).then(async (r) => { if (!r.ok) process.exit(1); process.stdout.write(await r.text()); })`;
+  const { stdout } = await run(...lab.inside("b", process.execPath, ["-e", script]));
+  return stdout;
 }
 
 function freePort(address) {
