@@ -91,6 +91,13 @@ pub enum MediaEvent {
         /// The speaker's audio track; `None` if they have left.
         track: Option<TrackId>,
     },
+    /// What the path to the peer carries. To be told to the client over its data channel.
+    PathEstimated {
+        /// The receiving session.
+        peer: PeerKey,
+        /// Bits per second.
+        bitrate: u64,
+    },
     /// Which encodings of an m-line of the peer anybody gets; the others need not be sent. To be
     /// told to the client over its data channel.
     EncodingsWanted {

@@ -1,7 +1,7 @@
 //! The path to one subscriber: numbers of its packets, its estimate, and who gets which part.
 
 use crate::bwe::{Allocator, Estimator, EstimatorConfig, ProbeCluster, SentPacket, Usage};
-use crate::limits::{DRAINING_LEAST, FEEDBACK_WANTED, STARTING};
+use crate::limits::{DRAINING_LEAST, ESTIMATE_NOTICE, ESTIMATE_STEP, FEEDBACK_WANTED, STARTING};
 use crate::meter::WIRE_OVERHEAD;
 use sealcast_model::{SessionMedia, Time};
 use std::time::Duration;
@@ -30,6 +30,8 @@ pub(crate) struct Control {
     /// When bandwidth was last divided, and how much.
     pub(crate) allocated_at: Time,
     pub(crate) allocated: u64,
+    /// The estimate that the client was told last, and when.
+    told: Option<(u64, Time)>,
     /// It is listed to be divided anew with the next flush.
     pub(crate) listed: bool,
     /// What there is to divide it among has changed.
@@ -94,6 +96,7 @@ impl Control {
             heard: false,
             allocated_at: Time::ZERO,
             allocated: 0,
+            told: None,
             listed: false,
             stale: false,
         }
@@ -153,6 +156,18 @@ impl Control {
         let estimate = self.estimator.estimate();
         let least = estimate / 100 * DRAINING_LEAST;
         self.estimator.sending_rate(now).max(least)
+    }
+
+    /// The estimate in bits per second, if it is time to tell the client.
+    pub(crate) fn news(&mut self, now: Time) -> Option<u64> {
+        let estimate = self.heard.then(|| self.estimator.estimate())?;
+        if let Some((told, at)) = self.told
+            && (now - at < ESTIMATE_NOTICE || told.abs_diff(estimate) < told / ESTIMATE_STEP)
+        {
+            return None;
+        }
+        self.told = Some((estimate, now));
+        Some(estimate)
     }
 
     /// Whether the path is new, and nothing speaks against what is sent.

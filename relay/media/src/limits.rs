@@ -111,6 +111,12 @@ pub const ENCODING_UNWANTED: Duration = Duration::from_secs(5);
 /// paths. Until then its subscriber gets the smallest encodings, and single ones whole.
 pub const STARTING: Duration = Duration::from_millis(1_000);
 
+/// Clients are told the estimate of their path at most this often, and only when it has moved by
+/// one part in [`ESTIMATE_STEP`]: it is for people to look at.
+pub const ESTIMATE_NOTICE: Duration = Duration::from_secs(1);
+/// See [`ESTIMATE_NOTICE`].
+pub const ESTIMATE_STEP: u64 = 20;
+
 /// Padding packets sent in one turn of a probe: two milliseconds of 50 Mbit/s.
 pub const PADDING_PER_TURN: usize = 64;
 

@@ -107,6 +107,40 @@ impl Call {
     }
 }
 
+#[test]
+fn a_client_is_told_what_its_path_carries_now_and_then() {
+    let mut call = Call::new(Source::Camera);
+    let told = |call: &Call| -> Vec<u64> {
+        let events = call.relay.events.iter();
+        events
+            .filter_map(|event| match event {
+                MediaEvent::PathEstimated { peer, bitrate } => {
+                    assert_eq!(*peer, PeerKey(2), "the publisher gives no feedback");
+                    Some(*bitrate)
+                }
+                _ => None,
+            })
+            .collect()
+    };
+    call.play(90, 0);
+    assert_eq!(told(&call), [], "nothing is known yet");
+    call.play(90, 10_000_000);
+    call.play(60, 500_000);
+    assert_eq!(told(&call).last(), Some(&500_000));
+    // A change every 330 ms for ten seconds: at most one a second is told.
+    let before = told(&call).len();
+    for n in 0..30 {
+        call.play(10, [500_000, 300_000][n % 2]);
+    }
+    let more = told(&call).len() - before;
+    assert!((1..=10).contains(&more), "{more} in ten seconds");
+    // What does not move is not told again.
+    call.play(600, 500_000);
+    let settled = told(&call).len();
+    call.play(300, 500_000);
+    assert_eq!(told(&call).len(), settled);
+}
+
 /// The slot's packet indices, media only, have no gap and no repetition.
 fn assert_continuous(relay: &Relay) {
     let indices: Vec<u64> = relay

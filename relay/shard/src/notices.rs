@@ -25,6 +25,8 @@ pub(crate) enum Notice {
     Speaker(Option<TrackId>),
     /// Which encodings of an m-line anybody gets: bits, and how many there are.
     Encodings { mid: Mid, active: u8, count: u8 },
+    /// What the path to it carries, in bits per second.
+    Estimate(u64),
     /// It says too much on the data channel.
     DataRate,
 }
@@ -33,7 +35,9 @@ impl Notice {
     /// Whether this makes the other one obsolete.
     fn replaces(&self, other: &Notice) -> bool {
         match (self, other) {
-            (Notice::Speaker(_), Notice::Speaker(_)) | (Notice::DataRate, Notice::DataRate) => true,
+            (Notice::Speaker(_), Notice::Speaker(_))
+            | (Notice::Estimate(_), Notice::Estimate(_))
+            | (Notice::DataRate, Notice::DataRate) => true,
             (Notice::Encodings { mid: a, .. }, Notice::Encodings { mid: b, .. }) => a == b,
             _ => false,
         }
@@ -143,6 +147,9 @@ fn write_other(out: &mut String, notice: &Notice) {
     // Writing to a String does not fail.
     let _ = match notice {
         Notice::Speaker(Some(track)) => write!(out, r#"{{"type":"speaker","track":"{track}"}}"#),
+        Notice::Estimate(bitrate) => {
+            write!(out, r#"{{"type":"estimate","bitrate":{bitrate}}}"#)
+        }
         Notice::Speaker(None) => write!(out, r#"{{"type":"speaker","track":null}}"#),
         Notice::Encodings { mid, active, count } => {
             out.push_str(r#"{"type":"encodings","mid":""#);
@@ -245,7 +252,9 @@ mod tests {
         notices.tell(encodings(b"1", 0b001));
         notices.tell(encodings(b"2", 0b111));
         notices.tell(encodings(b"1", 0b011));
+        notices.tell(Notice::Estimate(2_000_000));
         notices.tell(Notice::Speaker(None));
+        notices.tell(Notice::Estimate(500_000));
         assert!(!notices.pending());
         notices.channel_opened();
         notices.set(state(0, Some(1), 1));
@@ -260,7 +269,8 @@ mod tests {
             rest,
             [
                 r#"{"type":"encodings","mid":"1","active":[true,true,false]}"#,
-                r#"{"type":"speaker","track":null}"#
+                r#"{"type":"speaker","track":null}"#,
+                r#"{"type":"estimate","bitrate":500000}"#
             ]
         );
         assert!(!notices.pending());

@@ -184,6 +184,9 @@ impl Shard {
                 MediaEvent::SpeakerChanged { peer, track } => {
                     self.tell(now, peer.0, Notice::Speaker(track));
                 }
+                MediaEvent::PathEstimated { peer, bitrate } => {
+                    self.tell(now, peer.0, Notice::Estimate(bitrate));
+                }
                 MediaEvent::EncodingsWanted {
                     peer,
                     mid,

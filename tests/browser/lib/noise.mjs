@@ -4,8 +4,10 @@ import { closeSync, openSync, writeSync } from "node:fs";
 const FRAMES = 30;
 /** Pixels of one square. Finer noise leaves an encoder nothing to predict. */
 const SQUARE = 8;
+/** Share of the squares that change with each frame: as much as the smallest encodings can follow. */
+const CHANGING = 0.15;
 
-/** Writes a YUV4MPEG2 file of 4:2:0 squares in random greys, half of which change with each frame. */
+/** Writes a YUV4MPEG2 file of 4:2:0 squares in random greys. */
 export function writeNoise(path, { width, height, fps, seed = 1 }) {
   let state = seed;
   // A linear congruential generator (Numerical Recipes' constants): the same file for a seed.
@@ -17,7 +19,7 @@ export function writeNoise(path, { width, height, fps, seed = 1 }) {
   try {
     writeSync(file, `YUV4MPEG2 W${width} H${height} F${fps}:1 Ip A1:1 C420jpeg\n`);
     for (let frame = 0; frame < FRAMES; frame++) {
-      for (const index of squares.keys()) if (random() < 0.5) squares[index] = 16 + Math.floor(random() * 220);
+      for (const index of squares.keys()) if (random() < CHANGING) squares[index] = 16 + Math.floor(random() * 220);
       const grey = Buffer.alloc(width * height);
       for (let y = 0; y < height; y++) {
         const row = Math.floor(y / SQUARE) * columns;

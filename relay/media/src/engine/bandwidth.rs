@@ -5,7 +5,7 @@
 
 use super::Engine;
 use super::repair::retransmission;
-use crate::api::{Egress, PacketMeta, PeerKey};
+use crate::api::{Egress, MediaEvent, PacketMeta, PeerKey};
 use crate::bwe::Subscription as Wish;
 use crate::bwe::{Decision, Estimator, LayerRate, MAX_LAYERS, Priority, RequestId};
 use crate::downlink::Control;
@@ -89,6 +89,11 @@ impl Engine {
         };
         if control.heard {
             control.estimator.handle_timeout(now);
+        }
+        if let Some(bitrate) = control.news(now) {
+            let peer = PeerKey(key);
+            self.events
+                .push_back(MediaEvent::PathEstimated { peer, bitrate });
         }
         self.list(key);
         self.timers
