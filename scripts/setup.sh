@@ -7,6 +7,14 @@ cd "$(dirname "$0")/.."
 level=${1:?usage: setup.sh run|test}
 say() { printf '» %s\n' "$*"; }
 
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+need_apt_lists() {
+  as_root apt-get update -qq
+}
+
 need_apt() {
   local missing=()
   for package in "$@"; do
@@ -14,10 +22,8 @@ need_apt() {
   done
   [ ${#missing[@]} -eq 0 ] && return
   say "installing Debian packages: ${missing[*]}"
-  local sudo=()
-  [ "$(id -u)" -eq 0 ] || sudo=(sudo)
-  "${sudo[@]}" apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  need_apt_lists
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 need_deb_files() { # package, whose files suffice: it is unpacked, not installed
@@ -25,7 +31,8 @@ need_deb_files() { # package, whose files suffice: it is unpacked, not installed
   [ -e "/usr/share/$1" ] || [ -e "$to/usr/share/$1" ] && return
   say "unpacking the Debian package $1 into $to"
   mkdir -p "$to"
-  (cd "$to" && apt-get download -qq "$1" && dpkg -x "$1"_*.deb . && rm "$1"_*.deb)
+  apt-cache show "$1" >/dev/null 2>&1 || need_apt_lists
+  (cd "$to" && apt-get -o APT::Sandbox::User="$(id -un)" download -qq "$1" && dpkg -x "$1"_*.deb . && rm "$1"_*.deb)
 }
 
 need_command() {
