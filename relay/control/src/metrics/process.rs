@@ -136,9 +136,15 @@ mod tests {
     #[test]
     fn this_process_has_memory_files_and_threads() {
         let (stop, wait) = std::sync::mpsc::channel::<()>();
+        let (runs, running) = std::sync::mpsc::channel();
         let shard = std::thread::Builder::new()
             .name("shard-11".into())
-            .spawn(move || wait.recv());
+            .spawn(move || {
+                // A thread takes its name itself, before it runs this.
+                runs.send(()).unwrap();
+                wait.recv()
+            });
+        running.recv().unwrap();
         let text = String::from_utf8(Metrics::new("1").unwrap().text()).unwrap();
         let value = |name: &str| -> f64 {
             let line = text.lines().find_map(|l| l.strip_prefix(name));
