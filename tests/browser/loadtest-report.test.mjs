@@ -3,23 +3,18 @@
  * no request beyond the page itself, nothing cut off at a phone's width.
  */
 import assert from "node:assert/strict";
-import { execFile, execFileSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { chromium } from "playwright-core";
-import { startRelay } from "../lib/relay.mjs";
+import { binary, startRelay } from "../lib/relay.mjs";
 
 const root = path.resolve(import.meta.dirname, "../..");
+const load = path.join(path.dirname(binary), "sealcast-load");
 const PHONE = { width: 390, height: 844 };
-
-/** The load tester, which the tests of the crates have built before. */
-function built() {
-  execFileSync("cargo", ["build", "--quiet", "--locked", "-p", "sealcast-load"], { cwd: root, stdio: "inherit" });
-  return path.join(process.env.CARGO_TARGET_DIR ?? path.join(root, "target"), "debug/sealcast-load");
-}
 
 /** Opens the page as a phone would, and returns what a test may ask. */
 async function look(page, file) {
@@ -69,7 +64,6 @@ function check(seen, file) {
 }
 
 test("the report needs nothing but itself and fits a phone", async () => {
-  const load = process.env.SEALCAST_LOAD_BIN ?? built();
   const dir = mkdtempSync(path.join(tmpdir(), "sealcast-report-"));
   const html = path.join(dir, "report.html");
   const relay = await startRelay();
