@@ -85,7 +85,7 @@ class Worker {
     this.said.push([this.#room.now, message]);
     if (this.mute) return;
     for (const other of this.#room.members.values()) {
-      if (other !== this && !other.deaf) other.keys.onSealed(message);
+      if (other !== this && !other.deaf) other.keys.onSealed(message, `PA_${this.id}`);
     }
   }
 
@@ -146,8 +146,28 @@ test("members know who is who, and what they say is heard under that name", asyn
   const leaf = three.snapshot.members.find(({ own }) => own).leaf;
   assert.equal(one.keys.leafOf("PA_3"), leaf);
   assert.equal(one.snapshot.members.find((member) => member.leaf === leaf).name, "Worker 3");
-  three.keys.say({ text: "hello" });
+  three.keys.say(1, { text: "hello" });
   assert.deepEqual(one.heard, [["PA_3", { text: "hello" }]]);
+});
+
+test("who somebody is counts where the member's word and the relay's agree, and nowhere else", async () => {
+  const { room, workers } = await roomOf(2);
+  const [one] = workers;
+  await room.leave(2);
+  await room.run(1000);
+  assert.equal(one.keys.leafOf("PA_2"), undefined);
+  const again = new Worker(room, 2);
+  again.mute = true;
+  await room.join(2, again);
+  await room.run(1000);
+  const [, presence] = again.said.at(-1);
+  for (const from of [null, "PA_9"]) {
+    one.keys.onSealed(presence, from);
+    assert.equal(one.keys.leafOf("PA_2"), undefined, `said to come from ${from}`);
+  }
+  again.mute = false;
+  await room.run(6000);
+  assert.notEqual(one.keys.leafOf("PA_2"), undefined);
 });
 
 test("senders switch at once when all are ready, and after two seconds when somebody is not", async () => {
