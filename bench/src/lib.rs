@@ -25,10 +25,23 @@ pub mod spread;
 pub mod stock;
 pub mod world;
 
+use std::process::ExitCode;
+
 /// An error that ends the run.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// What a program of this crate ends with; says on standard error what went wrong.
+pub fn exit_code(program: &str, result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{program}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// One measurement of one contender.
 #[derive(Clone, Copy, Debug)]

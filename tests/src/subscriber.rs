@@ -320,8 +320,8 @@ impl Slot {
         sorted.get(sorted.len() / 2).map_or(0, |median| **median)
     }
 
-    /// Numbers to ask for now: those of new gaps, and with the round trip at a tick those that did
-    /// not come in answer to the last request.
+    /// Numbers that a request is due for: those of new gaps and, at a tick, those that did not come
+    /// within the round trip of the last request.
     fn due(&mut self, now: Time, tick: Option<Duration>) -> Vec<u16> {
         let highest = self.highest.unwrap_or(0);
         let mut due = Vec::new();

@@ -83,13 +83,7 @@ fn main() -> ExitCode {
         Some(Command::Crowd { cpu }) => crowd::serve(*cpu),
         None => measure(&arguments),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("dwell: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::exit_code("dwell", result)
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {

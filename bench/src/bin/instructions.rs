@@ -75,13 +75,7 @@ fn main() -> ExitCode {
         Command::Check => check(&arguments.baseline),
         Command::Update => update(&arguments.baseline),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("instructions: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::exit_code("instructions", result)
 }
 
 /// What valgrind watches: a first load warms everything up, and says so by what it is not.

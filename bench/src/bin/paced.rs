@@ -107,13 +107,7 @@ fn main() -> ExitCode {
         Some(Command::Sink { cpu, descriptors }) => drain(descriptors, *cpu),
         None => measure(&arguments),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("paced: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::exit_code("paced", result)
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {

@@ -98,13 +98,7 @@ fn main() -> ExitCode {
         Some(Command::Sink { cpu, descriptors }) => drain(descriptors, *cpu),
         None => measure(&arguments),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("ratio: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::exit_code("ratio", result)
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {
