@@ -161,14 +161,17 @@ impl Mesh {
         }
     }
 
-    /// Tells all other shards whose a 5-tuple is.
-    pub(crate) fn announce(&mut self, letter: Letter) {
+    /// Tells all other shards whose a 5-tuple is. What there is no place for is counted: a shard that
+    /// does not hear it drops what arrives there from the 5-tuple.
+    pub(crate) fn announce(&mut self, letter: Letter, stats: &ShardStats) {
         let Some(routes) = &mut self.routes else {
             return;
         };
         for link in &self.links {
             if routes.unsent.len() < MESH_ROUTES {
                 routes.unsent.push_back((link.to, letter));
+            } else {
+                stats.add(Counter::MeshFull, 1);
             }
         }
     }

@@ -331,15 +331,18 @@ impl Shard {
         );
         let (media, pool) = (&mut self.media, &mut self.pool);
         let result = catch_unwind(AssertUnwindSafe(|| media.flush(now, pool, &mut sealer)));
-        if let (Err(_), Some(key)) = (result, sealer.current()) {
-            self.contain(now, key);
+        match (result, sealer.current()) {
+            (Ok(()), _) => {}
+            (Err(_), Some(key)) => self.contain(now, key),
+            // Before anything was sent: nobody to blame, but not unseen.
+            (Err(_), None) => self.count(Counter::SessionPanics),
         }
         self.take_media_events(now);
         self.batch.send(outbox, &self.stats);
         if let Some(mesh) = &mut self.mesh {
             self.moved
                 .drain(..)
-                .for_each(|letter| mesh.announce(letter));
+                .for_each(|letter| mesh.announce(letter, &self.stats));
             mesh.send_routes(&self.stats);
             mesh.ring();
         }
