@@ -12,18 +12,15 @@
 //! Invariants:
 //! * No bytes from the network make anything here panic, or grow beyond [`limits`]. State for an
 //!   SSRC exists only once one of its packets has authenticated.
-//! * Nothing is allocated per packet (with one exception, below).
+//! * Nothing is allocated per packet, neither here nor inside the libraries.
 //! * An outgoing packet index is sealed once. Sealing it a second time is an error unless the
 //!   caller says, by [`Outbound::reseal_rtp`], that it repeats the same packet.
 //!
 //! The arithmetic is done by aws-lc-rs or by OpenSSL, chosen at start ([`Backend`]); this crate
-//! holds the packet format, the key derivation, the index estimate and the replay windows. With
-//! OpenSSL, AES128_CM_SHA1_80 costs two short-lived allocations inside that library per packet.
+//! holds the packet format, the key derivation, the index estimate and the replay windows.
 //!
 //! Not supported, because WebRTC does not negotiate them: MKI, a key derivation rate other than
 //! zero, SRTCP without encryption, and encrypted header extensions (RFC 6904, RFC 9335).
-
-#![forbid(unsafe_code)]
 
 mod backend;
 mod error;

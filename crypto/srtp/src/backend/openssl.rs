@@ -1,7 +1,9 @@
 //! OpenSSL 3, through its EVP interface, so that the configured provider (FIPS) does the work.
 //!
 //! Contexts are keyed once. Per packet only the IV is set, which neither fetches an algorithm nor
-//! allocates; HMAC-SHA1 is the exception.
+//! allocates. HMAC-SHA1 calls the provider's digest itself, since EVP would allocate ([`sha1`]).
+
+mod sha1;
 
 use super::{Associated, Fault, Opener, Reject, Sealer, with_aad};
 use crate::iv::Iv;
@@ -10,8 +12,7 @@ use crate::profile::AUTH_KEY_LEN;
 use openssl::cipher::{Cipher, CipherRef};
 use openssl::cipher_ctx::CipherCtx;
 use openssl::error::ErrorStack;
-use openssl::md::Md;
-use openssl::md_ctx::MdCtx;
+use sha1::{SHA1_LEN, Sha1};
 use zeroize::Zeroizing;
 
 impl From<ErrorStack> for Fault {
@@ -153,7 +154,8 @@ impl CmSha1 {
         ciphertext: &[u8],
         tag: &[u8],
     ) -> Result<(), Reject> {
-        let full = self.mac.mac(associated, ciphertext)?;
+        let mac = self.mac.mac(associated, ciphertext);
+        let full = mac.map_err(|Fault| Reject::Fault)?;
         let expected = full.get(..tag.len()).ok_or(Reject::Tag)?;
         if openssl::memcmp::eq(expected, tag) {
             Ok(())
@@ -215,37 +217,26 @@ impl Opener for CmSha1 {
     }
 }
 
-/// Bytes of a SHA-1 block and of a SHA-1 digest.
+/// Bytes of a SHA-1 block.
 const SHA1_BLOCK: usize = 64;
-const SHA1_LEN: usize = 20;
 
 /// HMAC-SHA1 (RFC 2104) over the provider's SHA-1.
-///
-/// Composed here because the `openssl` crate's own HMAC sets a key up per message and allocates
-/// several times for it. This way OpenSSL 3.0 allocates one small digest state, twice per packet,
-/// and frees it at once: the one exception to "no allocation per packet", accepted because the way
-/// without (the low-level `SHA1_Update`) bypasses the provider, for which this back end exists.
-/// The AEAD profiles have no such cost.
 struct HmacSha1 {
-    md: Md,
-    ctx: MdCtx,
+    digest: Sha1,
     inner_pad: Zeroizing<[u8; SHA1_BLOCK]>,
     outer_pad: Zeroizing<[u8; SHA1_BLOCK]>,
 }
 
 impl HmacSha1 {
-    fn new(key: &[u8; AUTH_KEY_LEN]) -> Result<Self, ErrorStack> {
+    fn new(key: &[u8; AUTH_KEY_LEN]) -> Result<Self, Fault> {
         let mut inner_pad = Zeroizing::new([0x36; SHA1_BLOCK]);
         let mut outer_pad = Zeroizing::new([0x5c; SHA1_BLOCK]);
         for (i, k) in key.iter().enumerate() {
             inner_pad[i] ^= k;
             outer_pad[i] ^= k;
         }
-        // Fetched once: a digest that was not would be looked up again for every packet.
-        let md = Md::fetch(None, "SHA1", None)?;
         Ok(HmacSha1 {
-            md,
-            ctx: MdCtx::new()?,
+            digest: Sha1::new()?,
             inner_pad,
             outer_pad,
         })
@@ -255,19 +246,13 @@ impl HmacSha1 {
         &mut self,
         associated: Associated<'_>,
         ciphertext: &[u8],
-    ) -> Result<[u8; SHA1_LEN], ErrorStack> {
-        let mut digest = [0; SHA1_LEN];
-        self.ctx.digest_init(&self.md)?;
-        self.ctx.digest_update(&*self.inner_pad)?;
-        self.ctx.digest_update(associated.header)?;
-        self.ctx.digest_update(ciphertext)?;
-        self.ctx.digest_update(associated.trailer)?;
-        self.ctx.digest_final(&mut digest)?;
-        self.ctx.digest_init(&self.md)?;
-        self.ctx.digest_update(&*self.outer_pad)?;
-        self.ctx.digest_update(&digest)?;
-        self.ctx.digest_final(&mut digest)?;
-        Ok(digest)
+    ) -> Result<[u8; SHA1_LEN], Fault> {
+        let Associated {
+            header, trailer, ..
+        } = associated;
+        let inner = [&self.inner_pad[..], header, ciphertext, trailer];
+        let inner = self.digest.digest(&inner)?;
+        self.digest.digest(&[&self.outer_pad[..], &inner])
     }
 }
 
