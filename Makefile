@@ -46,15 +46,12 @@ setup-run:
 setup-test:
 	@scripts/setup.sh test
 
-bench: setup-test ## measure the packet path: floor, Sealcast, stock; paced and saturated; steps
-	@cargo build --release --locked -p bench --bins
-	@$(CARGO_TARGET_DIR)/release/ratio
-	@$(CARGO_TARGET_DIR)/release/ratio --all --no-stock --packets 40000 --repetitions 3 --out bench/out/all
-	@$(CARGO_TARGET_DIR)/release/paced --seconds 2
-	@$(CARGO_TARGET_DIR)/release/dwell --seconds 3
-	@$(CARGO_TARGET_DIR)/release/memory
-	@$(CARGO_TARGET_DIR)/release/instructions check
-	@cargo bench --quiet --locked -p bench -- --quick
+# Some parts alone: make bench PARTS=paced,dwell
+bench: setup-test ## measure everything: floor, Sealcast, stock; paced, saturated; dwell; shards; memory
+	@echo "» building the measuring programs (release; the first time takes some minutes)"
+	@cargo build --quiet --release --locked -p bench --bins
+	@cargo bench --quiet --locked -p bench --benches --no-run
+	@exec $(CARGO_TARGET_DIR)/release/suite $(if $(PARTS),--only $(PARTS))
 
 SECONDS ?= 60
 fuzz: ## fuzz every target (nightly, cargo-fuzz): make fuzz SECONDS=600; make test replays the corpora

@@ -8,6 +8,7 @@ mod receiver;
 
 use crate::client::{Client, Features, Identity, Link, UdpLink};
 use crate::poll::{Inbox, Poller};
+use crate::relay::Relay;
 use crate::shape::{Topology, Traffic};
 use crate::{Result, clock, cpu};
 use receiver::Receiver;
@@ -109,21 +110,22 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Connects a publisher and `receivers` receivers with the relay.
+    /// Opens sessions for a publisher and `receivers` receivers, and connects them with the relay.
     ///
     /// # Errors
     /// If one of them does not connect.
     pub fn connect(
         &mut self,
-        relay: SocketAddr,
-        fingerprint: [u8; 32],
+        relay: &Relay,
         profile: Profile,
         receivers: usize,
         features: Features,
     ) -> Result<()> {
+        let topology = topology(receivers);
+        relay.open_sessions(&topology, features, 0..topology.clients(), self.fingerprint)?;
         self.order(&Order::Connect {
-            relay,
-            fingerprint,
+            relay: relay.address,
+            fingerprint: relay.fingerprint,
             profile: profile.name().into(),
             receivers,
             features,

@@ -5,23 +5,29 @@
 //! criterion benches under `benches/` measure single steps.
 
 pub mod callgrind;
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod cpu;
 pub mod crowd;
 pub mod drift;
+pub mod dwell;
 pub mod feed;
 pub mod floor;
 pub mod noise;
 pub mod paced;
 pub mod poll;
+pub mod process;
+pub mod ratio;
 pub mod relay;
 pub mod report;
 pub mod sealcast;
 pub mod send;
+pub mod setting;
 pub mod shape;
 pub mod sink;
 pub mod spread;
+pub mod steps;
 pub mod stock;
 pub mod world;
 

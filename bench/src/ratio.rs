@@ -1,14 +1,22 @@
-//! The result of a run: a table, JSON, and a page with a plot.
+//! What a run of contenders came to: a table, bars, and the goals that its ratios are held against.
 
-mod plot;
-
+use crate::Sample;
 use crate::drift::Spread;
+use crate::report::chart::{Bar, bars};
+use crate::report::{Page, Verdict};
 use crate::shape::{Topology, Traffic};
-use crate::{Error, Sample};
 use sealcast_srtp::{Backend, Profile};
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+
+/// User time over the floor's, at most, at 1→100 with AES-GCM.
+const USER_GOAL: f64 = 1.6;
+/// Total time over the floor's, likewise.
+const TOTAL_GOAL: f64 = 1.15;
+/// How many times less than stock, for frames of four packets or more.
+const STOCK_GOAL: f64 = 4.0;
+/// Total time at 1→1000 over that at 1→20.
+const FAN_OUT_GOAL: f64 = 1.15;
 
 /// What was measured of one contender in one shape.
 #[derive(Clone, Debug, Serialize)]
@@ -17,6 +25,8 @@ pub struct Row {
     pub topology: &'static str,
     /// What is sent.
     pub traffic: &'static str,
+    /// Packets of it that arrive together.
+    pub packets_in_frame: usize,
     /// SRTP profile.
     pub profile: &'static str,
     /// Cryptographic library.
@@ -64,6 +74,7 @@ impl Row {
         Some(Row {
             topology: topology.name,
             traffic: traffic.name,
+            packets_in_frame: traffic.frame,
             profile: profile.name(),
             backend: backend.name(),
             contender,
@@ -82,8 +93,6 @@ impl Row {
 /// A whole run.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// CPU model and kernel.
-    pub machine: String,
     /// Receivers took coalesced datagrams.
     pub gro: bool,
     /// How user and system time were told apart.
@@ -124,7 +133,6 @@ impl Report {
             // Writing to a string cannot fail.
             let _ = writeln!(out, "{}", s.trim_end());
         };
-        line(self.machine.clone());
         line(format!(
             "ns of thread CPU per forwarded packet, median of {}; user and system by {}",
             self.repetitions, self.split
@@ -180,44 +188,109 @@ impl Report {
         out
     }
 
-    /// Writes `ratio.txt`, `ratio.json` and `ratio.html` into `directory`.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn write(&self, directory: &Path) -> Result<Vec<PathBuf>, Error> {
-        std::fs::create_dir_all(directory)?;
-        let table = self.table();
-        let json = serde_json::to_string_pretty(self)?;
-        let html = plot::page(self, &table);
-        let mut paths = Vec::new();
-        for (name, contents) in [
-            ("ratio.txt", table),
-            ("ratio.json", json),
-            ("ratio.html", html),
-        ] {
-            let path = directory.join(name);
-            std::fs::write(&path, contents)?;
-            paths.push(path);
+    /// The ratios that have a goal, as far as they were measured.
+    #[must_use]
+    pub fn verdicts(&self) -> Vec<Verdict> {
+        let mut verdicts = Vec::new();
+        for row in self.rows.iter().filter(|r| r.contender == "sealcast") {
+            let shape = format!(
+                "{}, {}, {}, {}",
+                row.topology, row.traffic, row.profile, row.backend
+            );
+            let video = row.traffic.starts_with("video");
+            if row.topology == Topology::TO_100.name && video && row.profile.ends_with("GCM") {
+                let ratios = [
+                    ("user", row.user_ratio, USER_GOAL),
+                    ("total", row.total_ratio, TOTAL_GOAL),
+                ];
+                for (time, ratio, goal) in ratios {
+                    let ratio = ratio.unwrap_or(f64::NAN);
+                    verdicts.push(Verdict::at_most(
+                        format!("{time} over floor, {shape}"),
+                        ratio,
+                        goal,
+                        "",
+                    ));
+                }
+            }
+            let stock = self.beside(row, "stock", row.topology);
+            if let Some(stock) = stock.filter(|_| video && row.packets_in_frame >= 4) {
+                let times = [
+                    ("user", stock.user_ns / row.user_ns),
+                    ("total", stock.total_ns.median / row.total_ns.median),
+                ];
+                for (time, ratio) in times {
+                    verdicts.push(Verdict::at_least(
+                        format!("stock over ours, {time}, {shape}"),
+                        ratio,
+                        STOCK_GOAL,
+                        "",
+                    ));
+                }
+            }
+            let small = self.beside(row, "sealcast", Topology::TO_20.name);
+            if let Some(small) = small.filter(|_| row.topology == Topology::TO_1000.name) {
+                let ratio = row.total_ns.median / small.total_ns.median;
+                verdicts.push(Verdict::at_most(
+                    format!("total over 1→20, {shape}"),
+                    ratio,
+                    FAN_OUT_GOAL,
+                    "",
+                ));
+            }
         }
-        Ok(paths)
+        verdicts
     }
-}
 
-/// CPU model and kernel of this machine.
-#[must_use]
-pub fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpuinfo = read("/proc/cpuinfo");
-    let model = cpuinfo
-        .lines()
-        .find_map(|l| l.strip_prefix("model name")?.split_once(':'))
-        .map_or("unknown CPU", |(_, model)| model.trim());
-    let cpus = cpuinfo
-        .lines()
-        .filter(|l| l.starts_with("processor"))
-        .count();
-    let kernel = read("/proc/sys/kernel/osrelease");
-    format!("{cpus} × {model}, Linux {}", kernel.trim())
+    /// The row of another contender or topology with the traffic, profile and back end of `row`.
+    fn beside(&self, row: &Row, contender: &str, topology: &str) -> Option<&Row> {
+        let crypto = |r: &Row| (r.traffic, r.profile, r.backend);
+        self.rows.iter().find(|r| {
+            r.contender == contender && r.topology == topology && crypto(r) == crypto(row)
+        })
+    }
+
+    /// A bar for each row, user time beside system time.
+    #[must_use]
+    pub fn page(&self) -> Page {
+        let mut group = ("", "", "", "");
+        let bar = |row: &Row| {
+            let of = (row.topology, row.traffic, row.profile, row.backend);
+            let begins_group = std::mem::replace(&mut group, of) != of;
+            let ratios = row.user_ratio.zip(row.total_ratio);
+            let ratios = ratios.filter(|_| row.contender != "floor");
+            let ratios = ratios.map_or_else(String::new, |(user, total)| {
+                format!(", ×{total:.2} (user ×{user:.2})")
+            });
+            Bar {
+                label: format!(
+                    "{} · {} · {} · {} · {}",
+                    row.topology,
+                    row.traffic,
+                    row.profile
+                        .trim_start_matches("AEAD_")
+                        .trim_start_matches("SRTP_"),
+                    row.backend,
+                    row.contender
+                ),
+                parts: vec![(row.user_ns, 0), (row.system_ns, 1)],
+                note: format!("{:.0} ns{ratios}", row.total_ns.median),
+                begins_group,
+                ..Bar::default()
+            }
+        };
+        let rows: Vec<_> = self.rows.iter().map(bar).collect();
+        let introduction = format!(
+            "Thread CPU time per forwarded packet over loopback, medians of {}. The floor writes a \
+             header, seals and makes the same system calls; stock is a plain str0m relay.",
+            self.repetitions
+        );
+        Page::new("CPU per forwarded packet", &introduction).plot(
+            "Nanoseconds per packet",
+            "Behind each bar: its length, and what it is over the floor's.",
+            &bars(&rows, &[("user", 0), ("system", 1)]),
+        )
+    }
 }
 
 #[cfg(test)]
@@ -257,7 +330,6 @@ mod tests {
             ),
         ];
         let mut report = Report {
-            machine: "here <&>".into(),
             gro: false,
             split: "guess",
             repetitions: 2,
@@ -283,10 +355,60 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_self_contained_and_escaped() {
-        let report = report();
-        let page = plot::page(&report, &report.table());
-        assert!(page.contains("<svg") && page.contains("here &lt;&amp;&gt;"));
-        assert!(!page.contains("http-equiv") && !page.contains("src="));
+    fn the_page_has_a_bar_for_each_row() {
+        let page = report().page().html();
+        assert!(
+            page.contains("video ×1 · AES_256_GCM · aws-lc-rs · stock"),
+            "{page}"
+        );
+        assert!(page.contains("800 ns, ×2.00 (user ×2.00)"), "{page}");
+    }
+
+    #[test]
+    fn goals_are_asked_of_the_shapes_that_they_are_set_for() {
+        let cost = |user_ns: f64, system_ns: f64| Sample {
+            packets: 10,
+            bytes: 1_000,
+            calls: 5,
+            cost: Cost {
+                user_ns,
+                system_ns,
+                user_instructions: None,
+            },
+        };
+        let row = |contender, topology, sample| {
+            let crypto = (Profile::AeadAes256Gcm, Backend::AwsLcRs);
+            Row::new(
+                contender,
+                (&topology, &Traffic::ALL[1]),
+                crypto,
+                &[sample],
+                1_000,
+            )
+            .unwrap()
+        };
+        let mut report = Report {
+            rows: vec![
+                row("sealcast", Topology::TO_20, cost(2_000.0, 8_000.0)),
+                row("floor", Topology::TO_100, cost(1_000.0, 9_000.0)),
+                row("sealcast", Topology::TO_100, cost(2_000.0, 9_500.0)),
+                row("stock", Topology::TO_100, cost(12_000.0, 20_000.0)),
+                row("sealcast", Topology::TO_1000, cost(2_000.0, 9_000.0)),
+            ],
+            ..report()
+        };
+        report.relate();
+        let verdicts = report.verdicts();
+        let told: Vec<_> = verdicts.iter().map(|v| (v.figure, v.held())).collect();
+        assert_eq!(
+            told,
+            [
+                (2.0, false),
+                (1.15, true),
+                (6.0, true),
+                (32_000.0 / 11_500.0, false),
+                (1.1, true)
+            ]
+        );
     }
 }

@@ -11,15 +11,17 @@
 //! a while, and what it recorded in a stretch of time is printed. Timer lateness is measured on the
 //! shard's CPU while the relay idles, before and after, and with few wake-ups while it works.
 
+use bench::cli::{Child, Place};
 use bench::client::Features;
-use bench::crowd::{Crowd, Pace, Tally, topology};
+use bench::crowd::{Pace, Tally};
+use bench::dwell::{self, Report, Row, Shape};
 use bench::noise::Noise;
-use bench::relay::Relay;
-use bench::report::machine;
-use bench::{Result, clock, cpu, crowd};
-use clap::{Parser, Subcommand};
+use bench::report::Results;
+use bench::setting::Setting;
+use bench::{Result, clock, cpu};
+use clap::Parser;
 use sealcast_model::{Counter, ShardStats, Snapshot, Source, Stage};
-use sealcast_srtp::{Backend, Profile};
+use sealcast_srtp::Profile;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -40,7 +42,9 @@ const BUSY_TICK: Duration = Duration::from_millis(20);
 #[command(version)]
 struct Arguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    child: Option<Child>,
+    #[command(flatten)]
+    place: Place,
     /// Receivers of one publisher.
     #[arg(long, value_delimiter = ',', default_values = ["20", "100"])]
     receivers: Vec<usize>,
@@ -59,54 +63,44 @@ struct Arguments {
     /// One message in so many is asked for its transmit timestamp.
     #[arg(long, default_value_t = 128)]
     stamp_interval: u32,
-    /// The CPU of the shard.
-    #[arg(long, default_value_t = 0)]
-    cpu: usize,
-    /// The CPU for the clients.
-    #[arg(long, default_value_t = 1)]
-    other_cpu: usize,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// The clients' process; started by the measuring one.
-    #[command(hide = true)]
-    Crowd {
-        #[arg(long)]
-        cpu: usize,
-    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match &arguments.command {
-        Some(Command::Crowd { cpu }) => crowd::serve(*cpu),
+    let result = match &arguments.child {
+        Some(child) => child.serve(),
         None => measure(&arguments),
     };
     bench::exit_code("dwell", result)
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {
-    cpu::pin_to(arguments.other_cpu)?;
-    println!(
-        "{}; the rate is that at which the shard's thread uses {:.0} % of its core",
-        machine(),
-        100.0 * arguments.load
-    );
+    cpu::pin_to(arguments.place.other_cpu)?;
+    let mut shapes = Vec::new();
     for receivers in &arguments.receivers {
-        let mut setting = Setting::new(arguments, *receivers)?;
+        let mut measured = Measured::new(arguments, *receivers)?;
         for frame in &arguments.frame {
-            setting.measure(arguments, *frame)?;
+            eprintln!("1→{receivers}, frames of {frame}");
+            shapes.push(measured.measure(*frame)?);
         }
     }
-    Ok(())
+    let report = Report {
+        load: arguments.load,
+        seconds: arguments.seconds,
+        shapes,
+    };
+    Results::new(&report, &report.verdicts()).publish(
+        &arguments.place.out,
+        "dwell",
+        &report.table(),
+        report.page(),
+    )
 }
 
-/// A relay with its clients connected.
-struct Setting {
-    receivers: usize,
-    relay: Relay,
-    crowd: Crowd,
+/// A relay with its clients, and a meter of its thread.
+struct Measured<'a> {
+    arguments: &'a Arguments,
+    setting: Setting,
     meter: cpu::Meter,
 }
 
@@ -120,131 +114,110 @@ struct Ran {
     tally: Tally,
 }
 
-/// What the relay recorded of one stage, with what to call it.
-type Row = (&'static str, Snapshot);
-
-impl Setting {
-    fn new(arguments: &Arguments, receivers: usize) -> Result<Setting> {
+impl<'a> Measured<'a> {
+    fn new(arguments: &'a Arguments, receivers: usize) -> Result<Self> {
         let features = Features {
             repair: true,
             // It would not grant a loopback receiver what half a core can send.
             transport_cc: false,
         };
-        let interval = arguments.stamp_interval;
-        let relay = Relay::start(Backend::AwsLcRs, arguments.cpu, |config| {
+        let (profile, interval) = (Profile::AeadAes256Gcm, arguments.stamp_interval);
+        let setting = Setting::connect(&arguments.place, profile, receivers, features, |config| {
             config.stamp_interval = interval;
         })?;
-        let program = std::env::current_exe()?;
-        let mut crowd = Crowd::start(&program, arguments.other_cpu)?;
-        let topology = topology(receivers);
-        relay.open_sessions(
-            &topology,
-            features,
-            0..topology.clients(),
-            crowd.fingerprint,
-        )?;
-        let profile = Profile::AeadAes256Gcm;
-        crowd.connect(
-            relay.address,
-            relay.fingerprint,
-            profile,
-            receivers,
-            features,
-        )?;
-        relay.subscribe(&topology, features)?;
-        Ok(Setting {
-            receivers,
-            meter: cpu::Meter::open(relay.thread_id),
-            relay,
-            crowd,
+        Ok(Measured {
+            arguments,
+            meter: cpu::Meter::open(setting.relay.thread_id),
+            setting,
         })
     }
 
-    fn measure(&mut self, arguments: &Arguments, frame: usize) -> Result<()> {
-        let idle_before = idle_noise(arguments.cpu)?;
-        let mut rate = FIRST_RATE / self.receivers as f64;
+    fn measure(&mut self, frame: usize) -> Result<Shape> {
+        let arguments = self.arguments;
+        let idle_before = idle_noise(arguments.place.cpu)?;
+        let receivers = self.setting.receivers;
+        let rate = self.rate_at_load(frame)?;
+        let seconds = Duration::from_secs_f64(arguments.seconds);
+        let noise = Noise::start(arguments.place.cpu, BUSY_TICK)?;
+        let stats = std::sync::Arc::clone(self.setting.relay.stats());
+        let mut before = None;
+        let ran = self.run(rate, frame, seconds, |stats| {
+            before = Some((stages(stats), counted(stats)));
+        })?;
+        let [software, none, out, lost, sent] = counted(&stats);
+        let now = stages(&stats);
+        let busy = noise.stop()?;
+        let idle = idle_before.plus(&idle_noise(arguments.place.cpu)?);
+        self.setting.relay.check()?;
+
+        let (before, counted_before) = before.ok_or("nothing was measured")?;
+        let [
+            software_before,
+            none_before,
+            out_before,
+            lost_before,
+            sent_before,
+        ] = counted_before;
+        let (software, none) = (software - software_before, none - none_before);
+        let stamped = out - out_before;
+        let mut rows: Vec<_> = (now.iter().zip(&before))
+            .map(|((what, now), (_, before))| Row::new(what, &now.since(before)))
+            .collect();
+        rows.push(Row::new(dwell::TIMER_IDLE, &idle));
+        rows.push(Row::new(dwell::TIMER_BUSY, &busy));
+        Ok(Shape {
+            receivers,
+            frame,
+            payload: arguments.payload,
+            in_per_second: rate,
+            out_per_second: (sent - sent_before) as f64 / arguments.seconds,
+            core: ran.load,
+            not_arrived: 1.0
+                - ran.tally.received as f64 / (ran.tally.sent * receivers as u64) as f64,
+            stamped_in: software as f64 / (software + none).max(1) as f64,
+            stamped_out: (stamped, stamped + lost - lost_before),
+            rows,
+        })
+    }
+
+    /// The rate at which the shard's thread uses the share of its core that was asked for, packets
+    /// per second in.
+    fn rate_at_load(&mut self, frame: usize) -> Result<f64> {
+        let receivers = self.setting.receivers as f64;
+        let mut rate = FIRST_RATE / receivers;
         for _ in 0..STEPS {
             // By cost and not by load, which is less than it should be when others use the core.
-            let sent_before = self.relay.forwarded().0;
-            let ran = self.run(arguments, rate, frame, GLANCE, |_| ())?;
-            let forwarded = (self.relay.forwarded().0 - sent_before) as f64;
-            rate =
-                arguments.load / (ran.whole.total_ns() / 1e9 / forwarded) / self.receivers as f64;
+            let sent_before = self.setting.relay.forwarded().0;
+            let ran = self.run(rate, frame, GLANCE, |_| ())?;
+            let forwarded = (self.setting.relay.forwarded().0 - sent_before) as f64;
+            let cost = ran.whole.total_ns() / 1e9 / forwarded;
+            rate = self.arguments.load / cost / receivers;
         }
-        let seconds = Duration::from_secs_f64(arguments.seconds);
-        let noise = Noise::start(arguments.cpu, BUSY_TICK)?;
-        let mut before = None;
-        let stats = std::sync::Arc::clone(self.relay.stats());
-        let sent_before = stats.get(Counter::DatagramsOut);
-        let ran = self.run(arguments, rate, frame, seconds, |stats| {
-            before = Some((rows(stats), stamps(stats)));
-        })?;
-        let sent = stats.get(Counter::DatagramsOut) - sent_before;
-        let busy = noise.stop()?;
-        let idle = idle_before.plus(&idle_noise(arguments.cpu)?);
-        self.relay.check()?;
-
-        let (before, stamps_before) = before.ok_or("nothing was measured")?;
-        let now = rows(&stats);
-        println!(
-            "\n1→{}, frames of {frame} × {} bytes, {:.0} packets/s in, {:.0} datagrams/s out, \
-             {:.0} % of a core; {:.2} % of what was forwarded did not arrive",
-            self.receivers,
-            arguments.payload,
-            rate,
-            sent as f64 / arguments.seconds,
-            100.0 * ran.load,
-            100.0
-                * (1.0
-                    - ran.tally.received as f64 / (ran.tally.sent * self.receivers as u64) as f64),
-        );
-        let [software, none, out, lost] = stamps(&stats);
-        let [software_before, none_before, out_before, lost_before] = stamps_before;
-        println!(
-            "stamped: {:.2} % of {} datagrams in; {} of {} messages out that asked",
-            100.0 * (software - software_before) as f64
-                / (software + none - software_before - none_before).max(1) as f64,
-            software + none - software_before - none_before,
-            out - out_before,
-            out + lost - out_before - lost_before,
-        );
-        println!(
-            "{:<26}{:>10}{:>9}{:>9}{:>9}{:>9}{:>9}",
-            "µs", "packets", "p50", "p90", "p99", "p99.9", "max"
-        );
-        for ((name, now), (_, before)) in now.iter().zip(&before) {
-            print_row(name, &now.since(before));
-        }
-        print_row("timer, relay idle", &idle);
-        print_row("timer, relay at work", &busy);
-        let total = now.iter().zip(&before).next_back().ok_or("no stages")?;
-        verdict(&total.0.1.since(&total.1.1), &idle);
-        Ok(())
+        Ok(rate)
     }
 
     /// Sends at `rate` packets a second into the relay; after a while calls `begin` and measures
     /// for `duration`.
     fn run(
         &mut self,
-        arguments: &Arguments,
         rate: f64,
         frame: usize,
         duration: Duration,
         begin: impl FnOnce(&ShardStats),
     ) -> Result<Ran> {
         let start = self.meter.read()?;
-        self.crowd.run(Pace {
+        self.setting.crowd.run(Pace {
             rate,
             frame,
-            payload: arguments.payload,
+            payload: self.arguments.payload,
         })?;
         clock::sleep(GLANCE / 3);
-        begin(self.relay.stats());
+        begin(self.setting.relay.stats());
         let (begun, at) = (self.meter.read()?, clock::now());
         clock::sleep(duration);
         let stretch = begun.until(&self.meter.read()?);
         let load = stretch.total_ns() / at.elapsed().as_nanos() as f64;
-        let tally = self.crowd.stop()?;
+        let tally = self.setting.crowd.stop()?;
         let whole = start.until(&self.meter.read()?);
         Ok(Ran { whole, load, tally })
     }
@@ -258,53 +231,27 @@ fn idle_noise(cpu: usize) -> Result<Snapshot> {
 }
 
 /// Every stage of video, the whole last.
-fn rows(stats: &ShardStats) -> Vec<Row> {
+fn stages(stats: &ShardStats) -> [(&'static str, Snapshot); 5] {
     let media = stats.media(Source::Camera);
     let stage = |stage| media.stage(stage).snapshot();
-    vec![
-        ("kernel queue", stage(Stage::KernelQueue)),
-        ("relay", stage(Stage::Relay)),
-        ("wire (sampled)", stage(Stage::Wire)),
-        ("to end of call", media.dwell.snapshot()),
-        ("kernel to kernel (sampled)", stage(Stage::Total)),
+    [
+        (dwell::KERNEL_QUEUE, stage(Stage::KernelQueue)),
+        (dwell::RELAY, stage(Stage::Relay)),
+        (dwell::WIRE, stage(Stage::Wire)),
+        (dwell::END_OF_CALL, media.dwell.snapshot()),
+        (dwell::TOTAL, stage(Stage::Total)),
     ]
 }
 
-/// Datagrams in with and without a stamp, messages out whose stamp came back and was lost.
-fn stamps(stats: &ShardStats) -> [u64; 4] {
+/// Datagrams in with and without a stamp, messages out whose stamp came back and was lost,
+/// datagrams out.
+fn counted(stats: &ShardStats) -> [u64; 5] {
     [
         Counter::StampedIn,
         Counter::UnstampedIn,
         Counter::StampedOut,
         Counter::StampLost,
+        Counter::DatagramsOut,
     ]
     .map(|counter| stats.get(counter))
-}
-
-fn micros(duration: Duration) -> f64 {
-    duration.as_nanos() as f64 / 1e3
-}
-
-fn print_row(name: &str, of: &Snapshot) {
-    let at = |q| micros(of.quantile(q));
-    println!(
-        "{name:<26}{:>10}{:>9.1}{:>9.1}{:>9.1}{:>9.1}{:>9.1}",
-        of.count(),
-        at(0.5),
-        at(0.9),
-        at(0.99),
-        at(0.999),
-        at(1.0),
-    );
-}
-
-/// Says whether p50 is under 100 µs and p99 under 1 ms, and whether the machine allows it.
-fn verdict(total: &Snapshot, idle: &Snapshot) {
-    for (name, q, bound) in [("p50", 0.5, 100.0), ("p99", 0.99, 1_000.0)] {
-        let (dwell, noise) = (micros(total.quantile(q)), micros(idle.quantile(q)));
-        let held = if dwell < bound { "held" } else { "NOT held" };
-        println!(
-            "{name} {dwell:.1} µs, target {bound:.0} µs: {held} (a sleeping thread's {name}: {noise:.1} µs)"
-        );
-    }
 }

@@ -15,11 +15,15 @@
 use bench::Result;
 use bench::callgrind::{Profile as Counts, count};
 use bench::client::Features;
+use bench::report::chart::{Bar, bars};
+use bench::report::{Page, Results, Verdict, verdict_table};
 use bench::shape::{Topology, Traffic};
 use bench::world::World;
 use clap::{Parser, Subcommand};
 use sealcast_srtp::{Backend, Profile};
+use serde::Serialize;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, ExitCode};
 
@@ -39,6 +43,9 @@ struct Arguments {
     /// The committed counts.
     #[arg(long, default_value = "bench/instructions.json", global = true)]
     baseline: PathBuf,
+    /// A directory for a table, JSON and a page of what `check` finds.
+    #[arg(long, global = true)]
+    out: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -72,7 +79,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Forward { shape } => forward(shape),
-        Command::Check => check(&arguments.baseline),
+        Command::Check => check(&arguments.baseline, arguments.out.as_deref()),
         Command::Update => update(&arguments.baseline),
     };
     bench::exit_code("instructions", result)
@@ -139,30 +146,78 @@ fn update(baseline: &Path) -> Result<()> {
     Ok(())
 }
 
-fn check(baseline: &Path) -> Result<()> {
+/// A shape's count beside the baseline's.
+#[derive(Serialize)]
+struct Compared {
+    shape: String,
+    instructions: f64,
+    baseline: f64,
+}
+
+fn check(baseline: &Path, out: Option<&Path>) -> Result<()> {
     let allowed: BTreeMap<String, f64> = serde_json::from_slice(&std::fs::read(baseline)?)?;
-    let mut worse = Vec::new();
-    for (name, count) in measure()? {
+    let mut compared = Vec::new();
+    for (shape, instructions) in measure()? {
         let was = allowed
-            .get(&name)
-            .ok_or_else(|| format!("the baseline has no \"{name}\": run `instructions update`"))?;
-        let growth = count / was - 1.0;
-        println!(
-            "{name:<24}{:>+8.1} % of the baseline's {was:.1}",
-            100.0 * growth
-        );
-        if growth > ALLOWED {
-            worse.push(name);
-        }
+            .get(&shape)
+            .ok_or_else(|| format!("the baseline has no \"{shape}\": run `instructions update`"))?;
+        compared.push(Compared {
+            shape,
+            instructions,
+            baseline: *was,
+        });
     }
+    let growth = |of: &Compared| 100.0 * (of.instructions / of.baseline - 1.0);
+    let judge = |of: &Compared| {
+        let what = format!("instructions over the baseline's, {}", of.shape);
+        Verdict::at_most(what, growth(of), 100.0 * ALLOWED, "%")
+    };
+    let verdicts: Vec<_> = compared.iter().map(judge).collect();
+    let results = Results::new(&compared, &verdicts);
+    match out {
+        Some(out) => results.publish(out, "instructions", &table(&compared), page(&compared))?,
+        None => print!("{}", verdict_table(&verdicts)),
+    }
+    let worse: Vec<_> = verdicts.iter().filter(|v| !v.held()).collect();
     if worse.is_empty() {
         return Ok(());
     }
     Err(format!(
-        "over {:.0} % more instructions per forwarded packet than the baseline: {}. If it is worth \
-         it, run `cargo run --release -p bench --bin instructions -- update` and say why.",
+        "over {:.0} % more instructions per forwarded packet than the baseline in {} shapes. If it \
+         is worth it, run `cargo run --release -p bench --bin instructions -- update` and say why.",
         100.0 * ALLOWED,
-        worse.join("; ")
+        worse.len()
     )
     .into())
+}
+
+fn table(compared: &[Compared]) -> String {
+    let mut out = String::from("instructions of the relay's own code per forwarded packet\n");
+    for of in compared {
+        // Writing to a string cannot fail.
+        let (now, was) = (of.instructions, of.baseline);
+        let _ = writeln!(out, "{:<24}{now:>8.1}, baseline {was:.1}", of.shape);
+    }
+    out
+}
+
+fn page(compared: &[Compared]) -> Page {
+    let rows: Vec<_> = (compared.iter())
+        .map(|of| Bar {
+            label: of.shape.clone(),
+            parts: vec![(of.instructions, 0)],
+            goal: Some(of.baseline * (1.0 + ALLOWED)),
+            note: format!("{:.0}, baseline {:.0}", of.instructions, of.baseline),
+            ..Bar::default()
+        })
+        .collect();
+    Page::new(
+        "Instructions per forwarded packet",
+        "Of the relay's own code, counted by callgrind; the same on every machine.",
+    )
+    .plot(
+        "Instructions",
+        "The mark is what fails the check: 5 % more than the baseline.",
+        &bars(&rows, &[]),
+    )
 }

@@ -13,18 +13,22 @@
 
 #![expect(unsafe_code, reason = "a global allocator that counts")]
 
+use bench::cli::{Child, Place};
 use bench::client::Features;
 use bench::crowd::{Crowd, Pace, topology};
 use bench::relay::Relay;
-use bench::report::machine;
+use bench::report::chart::{Bar, bars};
+use bench::report::{Page, Results, Verdict};
 use bench::shape::Topology;
-use bench::{Result, clock, crowd};
-use clap::{Parser, Subcommand};
+use bench::{Result, clock};
+use clap::Parser;
 use mimalloc::MiMalloc;
 use sealcast_model::Gauge;
 use sealcast_model::limits::PACKET_SLOT;
 use sealcast_srtp::{Backend, Profile};
+use serde::Serialize;
 use std::alloc::{GlobalAlloc, Layout};
+use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
@@ -38,6 +42,9 @@ const RATE: f64 = 300.0;
 /// What a session, history aside, and a subscription may take.
 const SESSION_LIMIT: f64 = 40.0 * 1_024.0;
 const SUBSCRIPTION_LIMIT: f64 = 2.0 * 1_024.0;
+
+/// The line of an empty shard.
+const EMPTY: &str = "an empty shard, its pools untouched";
 
 static LIVE: AtomicI64 = AtomicI64::new(0);
 
@@ -79,45 +86,24 @@ static ALLOCATOR: Counting = Counting;
 #[command(version)]
 struct Arguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    child: Option<Child>,
+    #[command(flatten)]
+    place: Place,
     /// Sessions that are measured, beside the publisher's.
     #[arg(long, default_value_t = 500)]
     receivers: usize,
-    /// The CPU of the shard.
-    #[arg(long, default_value_t = 0)]
-    cpu: usize,
-    /// The CPU for the clients.
-    #[arg(long, default_value_t = 1)]
-    other_cpu: usize,
     /// End with an error if a session or a subscription takes more than its limit.
     #[arg(long)]
     check: bool,
 }
 
-#[derive(Subcommand)]
-enum Command {
-    /// The clients' process; started by the measuring one.
-    #[command(hide = true)]
-    Crowd {
-        #[arg(long)]
-        cpu: usize,
-    },
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match &arguments.command {
-        Some(Command::Crowd { cpu }) => crowd::serve(*cpu).map(|()| true),
+    let result = match &arguments.child {
+        Some(child) => child.serve(),
         None => measure(&arguments),
     };
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("memory: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    bench::exit_code("memory", result)
 }
 
 /// Memory at one moment, bytes.
@@ -148,70 +134,142 @@ impl Mark {
     }
 }
 
-fn print(what: &str, of: Mark) {
-    println!("{what:<52}{:>12.0}{:>12.0}", of.heap, of.rss);
+/// What one of something takes.
+#[derive(Serialize)]
+struct Line {
+    what: &'static str,
+    heap: f64,
+    rss: f64,
 }
 
-/// Measures and prints; false if something takes more than its limit, and that is asked about.
-fn measure(arguments: &Arguments) -> Result<bool> {
-    println!("{}\n{:<52}{:>12}{:>12}", machine(), "bytes", "heap", "RSS");
+impl Line {
+    fn new(what: &'static str, of: Mark) -> Line {
+        let Mark { heap, rss } = of;
+        Line { what, heap, rss }
+    }
+}
+
+/// A whole run.
+#[derive(Serialize)]
+struct Report {
+    lines: Vec<Line>,
+    /// Packets in the pool for one video track, and what a second of them takes, bytes.
+    history: (u64, f64),
+}
+
+impl Report {
+    fn table(&self) -> String {
+        let mut out = format!("{:<52}{:>12}{:>12}\n", "bytes", "heap", "RSS");
+        for line in &self.lines {
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                out,
+                "{:<52}{:>12.0}{:>12.0}",
+                line.what, line.heap, line.rss
+            );
+        }
+        let (packets, bytes) = self.history;
+        let _ = writeln!(
+            out,
+            "history of a video track: {packets} packets in slots of {PACKET_SLOT} B, {:.1} s at \
+             {RATE} packets/s; a second of it: {bytes:.0} B",
+            packets as f64 / RATE
+        );
+        out
+    }
+
+    /// The small ones: beside them an empty shard would leave nothing to see.
+    fn page(&self) -> Page {
+        let mut rows = Vec::new();
+        for line in self.lines.iter().filter(|line| line.what != EMPTY) {
+            for (kind, bytes, colour) in [("heap", line.heap, 0), ("RSS", line.rss, 1)] {
+                rows.push(Bar {
+                    label: format!("{} · {kind}", line.what),
+                    parts: vec![(bytes.max(0.0), colour)],
+                    note: format!("{bytes:.0} B"),
+                    begins_group: kind == "heap",
+                    ..Bar::default()
+                });
+            }
+        }
+        Page::new(
+            "Memory",
+            "What each more of something takes in a relay's shard.",
+        )
+        .plot(
+            "Bytes each",
+            "Heap is what Rust code has allocated; RSS is what the system says is resident.",
+            &bars(&rows, &[]),
+        )
+    }
+}
+
+/// Measures, and fails if something takes more than its limit, and that is asked about.
+fn measure(arguments: &Arguments) -> Result<()> {
     let features = Features {
         repair: true,
         transport_cc: true,
     };
-    let (session, subscription) = sessions(arguments, features)?;
-    tracks(arguments, features)?;
-    let mut held = true;
-    for (what, of, limit) in [
-        ("idle session", session.rss.max(session.heap), SESSION_LIMIT),
-        ("subscription", subscription.heap, SUBSCRIPTION_LIMIT),
-    ] {
-        let verdict = if of < limit { "held" } else { "NOT held" };
-        println!("{what}: {of:.0} of {limit:.0} B: {verdict}");
-        held &= of < limit;
+    let mut lines = Vec::new();
+    let (session, subscription, history) = sessions(arguments, features, &mut lines)?;
+    lines.push(tracks(arguments, features)?);
+    let verdicts = [
+        Verdict::at_most(
+            "an idle session",
+            session.rss.max(session.heap),
+            SESSION_LIMIT,
+            "B",
+        ),
+        Verdict::at_most("a subscription", subscription.heap, SUBSCRIPTION_LIMIT, "B"),
+    ];
+    let report = Report { lines, history };
+    let results = Results::new(&report, &verdicts);
+    results.publish(
+        &arguments.place.out,
+        "memory",
+        &report.table(),
+        report.page(),
+    )?;
+    if arguments.check && !verdicts.iter().all(Verdict::held) {
+        return Err("something takes more than its limit".into());
     }
-    Ok(held || !arguments.check)
+    Ok(())
 }
 
-/// An empty shard, idle sessions, subscriptions, history. Gives a session and a subscription.
-fn sessions(arguments: &Arguments, features: Features) -> Result<(Mark, Mark)> {
+/// An empty shard, idle sessions, subscriptions, history. Gives a session, a subscription, and the
+/// packets of a video track's history with the bytes of a second of it.
+fn sessions(
+    arguments: &Arguments,
+    features: Features,
+    lines: &mut Vec<Line>,
+) -> Result<(Mark, Mark, (u64, f64))> {
     let program = std::env::current_exe()?;
-    let mut crowd = Crowd::start(&program, arguments.other_cpu)?;
+    let mut crowd = Crowd::start(&program, arguments.place.other_cpu)?;
     let start = Mark::now()?;
-    let relay = Relay::start(Backend::AwsLcRs, arguments.cpu, |_| ())?;
-    print(
-        "an empty shard, its pools untouched",
-        Mark::now()?.each(&start, 1),
-    );
+    let relay = Relay::start(Backend::AwsLcRs, arguments.place.cpu, |_| ())?;
+    lines.push(Line::new(EMPTY, Mark::now()?.each(&start, 1)));
 
     let receivers = arguments.receivers;
     let topology = topology(receivers);
     let before = Mark::now()?;
-    relay.open_sessions(
-        &topology,
-        features,
-        0..topology.clients(),
-        crowd.fingerprint,
-    )?;
-    let profile = Profile::AeadAes256Gcm;
-    crowd.connect(
-        relay.address,
-        relay.fingerprint,
-        profile,
-        receivers,
-        features,
-    )?;
+    crowd.connect(&relay, Profile::AeadAes256Gcm, receivers, features)?;
     clock::sleep(SETTLED);
     let idle = Mark::now()?;
     let session = idle.each(&before, topology.clients());
-    print("an idle session: connected, two slots, no track", session);
+    lines.push(Line::new(
+        "an idle session: connected, two slots, no track",
+        session,
+    ));
 
     relay.subscribe(&topology, features)?;
     clock::sleep(Duration::from_millis(100));
     let subscribed = Mark::now()?;
     // Each receiver gets audio and video; the publisher's two tracks are lost among them.
     let assigned = subscribed.each(&idle, 2 * receivers);
-    print("a subscription: a slot that shows a track", assigned);
+    lines.push(Line::new(
+        "a subscription: a slot that shows a track",
+        assigned,
+    ));
 
     crowd.run(Pace {
         rate: RATE,
@@ -230,25 +288,21 @@ fn sessions(arguments: &Arguments, features: Features) -> Result<(Mark, Mark)> {
         heap: assigned.heap + grown.heap,
         rss: assigned.rss + grown.rss,
     };
-    print("a subscription to video that is sent", in_use);
-    let seconds = used as f64 / RATE;
-    println!(
-        "history of a video track: {used} packets in slots of {PACKET_SLOT} B, {seconds:.1} s at \
-         {RATE} packets/s; a second of it: {:.0} B",
-        RATE * PACKET_SLOT as f64
-    );
-    Ok((session, in_use))
+    lines.push(Line::new("a subscription to video that is sent", in_use));
+    Ok((session, in_use, (used, RATE * PACKET_SLOT as f64)))
 }
 
 /// Published tracks, of sessions whose clients never come.
-fn tracks(arguments: &Arguments, features: Features) -> Result<()> {
-    let relay = Relay::start(Backend::AwsLcRs, arguments.cpu, |_| ())?;
+fn tracks(arguments: &Arguments, features: Features) -> Result<Line> {
+    let relay = Relay::start(Backend::AwsLcRs, arguments.place.cpu, |_| ())?;
     let topology = Topology::ROOMS;
     relay.open_sessions(&topology, features, 0..topology.clients(), [0; 32])?;
     let before = Mark::now()?;
     relay.publish(&topology, features)?;
     clock::sleep(Duration::from_millis(100));
     let tracks = 2 * topology.all_publishers().count();
-    print("a published track", Mark::now()?.each(&before, tracks));
-    Ok(())
+    Ok(Line::new(
+        "a published track",
+        Mark::now()?.each(&before, tracks),
+    ))
 }

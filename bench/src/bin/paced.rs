@@ -11,20 +11,20 @@
 //! Counted is all CPU time of this process, over the media packets that left it. The floor of the
 //! same batch shape (header, seal, system call, hot caches, no waiting) is measured around each.
 
+use bench::cli::{Child, Place};
 use bench::client::Features;
-use bench::crowd::{Crowd, Pace, Tally, topology};
+use bench::crowd::{Pace, Tally, topology};
 use bench::drift::Spread;
 use bench::floor::Floor;
-use bench::paced::{Point, Report};
-use bench::relay::Relay;
-use bench::report::machine;
+use bench::paced::{Kind, Point, Report};
+use bench::report::Results;
+use bench::setting::Setting;
 use bench::shape::Traffic;
-use bench::sink::{Sink, drain};
-use bench::{Contender, Result, clock, cpu, crowd};
-use clap::{Parser, Subcommand};
+use bench::sink::Sink;
+use bench::{Contender, Result, clock, cpu};
+use clap::Parser;
 use sealcast_model::{Counter, Source};
 use sealcast_srtp::{Backend, Profile};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -36,19 +36,23 @@ const GLANCE: Duration = Duration::from_millis(500);
 /// Each step of saturation sends so much more than the one before.
 const STEP: f64 = 1.2;
 /// Where saturation begins, packets per second out.
-const FIRST_STEP: f64 = 100_000.0;
+const FIRST_STEP: f64 = 140_000.0;
 /// A relay that is busy for this share of the time, or loses this share, is saturated.
 const SATURATED: f64 = 0.985;
 const LOSING: f64 = 0.02;
 /// Packets of one measurement of the floor.
 const FLOOR_PACKETS: u64 = 40_000;
+/// The kernel takes no more segments of this size in one message: 64 KiB.
+const MOST_SEGMENTS: usize = 57;
 
 /// Measures a relay's process at set rates.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    child: Option<Child>,
+    #[command(flatten)]
+    place: Place,
     /// Receivers × packets per second in.
     #[arg(long, value_delimiter = ',',
           default_values = ["20×500", "20×2000", "100×100", "100×400"])]
@@ -71,47 +75,19 @@ struct Arguments {
     /// Microseconds that arriving packets wait for others.
     #[arg(long, default_value_t = 0)]
     coalesce: u64,
-    /// The CPU to measure on.
-    #[arg(long, default_value_t = 0)]
-    cpu: usize,
-    /// The CPU for the clients.
-    #[arg(long, default_value_t = 1)]
-    other_cpu: usize,
-    /// Where paced.txt and paced.json go.
-    #[arg(long, default_value = "bench/out")]
-    out: PathBuf,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// The clients' process; started by the measuring one.
-    #[command(hide = true)]
-    Crowd {
-        #[arg(long)]
-        cpu: usize,
-    },
-    /// The floor's receiving process; likewise.
-    #[command(hide = true)]
-    Sink {
-        #[arg(long)]
-        cpu: usize,
-        #[arg(long, value_delimiter = ',')]
-        descriptors: Vec<i32>,
-    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match &arguments.command {
-        Some(Command::Crowd { cpu }) => crowd::serve(*cpu),
-        Some(Command::Sink { cpu, descriptors }) => drain(descriptors, *cpu),
+    let result = match &arguments.child {
+        Some(child) => child.serve(),
         None => measure(&arguments),
     };
     bench::exit_code("paced", result)
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {
-    cpu::pin_to(arguments.cpu)?;
+    cpu::pin_to(arguments.place.cpu)?;
     let mut shapes = Vec::new();
     for shape in &arguments.shape {
         let (receivers, rate) = shape.split_once('×').ok_or("a shape is written 20×500")?;
@@ -121,27 +97,27 @@ fn measure(arguments: &Arguments) -> Result<()> {
     let mut points = Vec::new();
     for (receivers, rate) in shapes {
         // A new session each time: what congestion control learnt of one rate would slow the next.
-        let mut setting = bench.setting(receivers, !arguments.plain)?;
-        points.push(bench.paced(&mut setting, rate)?);
+        let mut measured = bench.setting(receivers, !arguments.plain)?;
+        points.push(bench.paced(&mut measured, rate)?);
     }
     if !arguments.no_saturation {
         for receivers in &arguments.saturate {
             // What one receiver gets at saturation is beyond what congestion control grants.
-            let mut setting = bench.setting(*receivers, false)?;
-            points.extend(bench.saturated(&mut setting)?);
+            let mut measured = bench.setting(*receivers, false)?;
+            points.extend(bench.saturated(&mut measured)?);
         }
     }
     let report = Report {
-        machine: machine(),
         profile: bench.profile.name(),
         seconds: arguments.seconds,
         points,
     };
-    print!("{}", report.table());
-    for path in report.write(&arguments.out)? {
-        println!("wrote {}", path.display());
-    }
-    Ok(())
+    Results::new(&report, &report.verdicts()).publish(
+        &arguments.place.out,
+        "paced",
+        &report.table(),
+        report.page(),
+    )
 }
 
 /// What all measurements share.
@@ -151,11 +127,9 @@ struct Bench<'a> {
     sink: Sink,
 }
 
-/// A relay with its clients connected.
-struct Setting {
-    receivers: usize,
-    relay: Relay,
-    crowd: Crowd,
+/// A relay with its clients, and the floor of the same receivers.
+struct Measured {
+    setting: Setting,
     floor: Floor,
 }
 
@@ -166,16 +140,17 @@ struct Mark {
     thread: cpu::Reading,
     taken_in: u64,
     forwarded: u64,
-    counters: [u64; 5],
+    counters: [u64; 6],
 }
 
 /// What the relay does per arrival.
-const COUNTED: [Counter; 5] = [
+const COUNTED: [Counter; 6] = [
     Counter::Wakeups,
     Counter::ReceiveCalls,
     Counter::SendCalls,
     Counter::DatagramsIn,
     Counter::DatagramsOut,
+    Counter::MessagesOut,
 ];
 
 impl<'a> Bench<'a> {
@@ -187,7 +162,7 @@ impl<'a> Bench<'a> {
         let most = arguments.saturate.iter().copied().max().unwrap_or(0);
         let program = std::env::current_exe()?;
         let clients = topology(most.max(1_000)).clients();
-        let mut sink = Sink::start(&program, clients, arguments.other_cpu, false)?;
+        let mut sink = Sink::start(&program, clients, arguments.place.other_cpu, false)?;
         // It polls, and must not while others are measured.
         sink.pause()?;
         Ok(Bench {
@@ -197,39 +172,35 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn setting(&mut self, receivers: usize, transport_cc: bool) -> Result<Setting> {
+    fn setting(&mut self, receivers: usize, transport_cc: bool) -> Result<Measured> {
         let features = Features {
             repair: !self.arguments.plain,
             transport_cc,
         };
-        let program = std::env::current_exe()?;
-        let mut crowd = Crowd::start(&program, self.arguments.other_cpu)?;
         let coalesce = Duration::from_micros(self.arguments.coalesce);
-        let relay = Relay::start(Backend::AwsLcRs, self.arguments.cpu, |config| {
+        let place = &self.arguments.place;
+        let setting = Setting::connect(place, self.profile, receivers, features, |config| {
             config.coalesce = coalesce;
         })?;
-        let topology = topology(receivers);
-        let all = 0..topology.clients();
-        relay.open_sessions(&topology, features, all, crowd.fingerprint)?;
-        let (to, theirs) = (relay.address, relay.fingerprint);
-        crowd.connect(to, theirs, self.profile, receivers, features)?;
-        relay.subscribe(&topology, features)?;
-        Ok(Setting {
-            receivers,
-            relay,
-            crowd,
-            floor: Floor::new(topology, self.profile, Backend::AwsLcRs, &self.sink)?,
+        let (topology, backend) = (topology(receivers), Backend::AwsLcRs);
+        Ok(Measured {
+            setting,
+            floor: Floor::new(topology, self.profile, backend, &self.sink)?,
         })
     }
 
-    /// Nanoseconds per packet of the floor, measured now.
-    fn floor(&mut self, setting: &mut Setting) -> Result<f64> {
+    /// Nanoseconds per packet of the floor, measured now, with messages of so many segments.
+    fn floor(&mut self, measured: &mut Measured, segments: f64) -> Result<f64> {
         let mut meter = cpu::Meter::open(cpu::ThreadId::current());
-        let [single, ..] = &Traffic::ALL;
+        let [single, ..] = Traffic::ALL;
+        let traffic = Traffic {
+            frame: (segments.round() as usize).clamp(1, MOST_SEGMENTS),
+            ..single
+        };
         self.sink.resume()?;
         let mut readings = Vec::new();
         for _ in 0..5 {
-            let sample = setting.floor.run(single, FLOOR_PACKETS, &mut meter)?;
+            let sample = measured.floor.run(&traffic, FLOOR_PACKETS, &mut meter)?;
             readings.push(sample.cost.total_ns() / sample.packets as f64);
         }
         self.sink.settle()?;
@@ -237,10 +208,11 @@ impl<'a> Bench<'a> {
         Ok(Spread::of(&readings).ok_or("no readings")?.median)
     }
 
-    fn paced(&mut self, setting: &mut Setting, rate: f64) -> Result<Point> {
+    fn paced(&mut self, measured: &mut Measured, rate: f64) -> Result<Point> {
+        let single_floor_ns = self.floor(measured, 1.0)?;
+        let setting = &mut measured.setting;
         let shape = format!("{}×{rate}", setting.receivers);
         eprintln!("{shape}");
-        let before = self.floor(setting)?;
         setting.crowd.run(pace(rate))?;
         let wanted = rate * setting.receivers as f64;
         let start = clock::now();
@@ -252,29 +224,43 @@ impl<'a> Bench<'a> {
                 break;
             }
         }
-        let point = self.window(setting)?;
+        let window = self.window(setting)?;
         let tally = setting.crowd.stop()?;
-        let floor = f64::midpoint(before, self.floor(setting)?);
-        Ok(point(shape, "paced", &tally, None, floor))
+        let floor_ns = self.floor(measured, window.segments())?;
+        Ok(Point {
+            single_floor_ns,
+            floor_ns,
+            ..window.point(shape, Kind::Paced, &tally)
+        })
     }
 
     /// Rising rates, until nothing more comes out.
-    fn saturated(&mut self, setting: &mut Setting) -> Result<Vec<Point>> {
+    fn saturated(&mut self, measured: &mut Measured) -> Result<Vec<Point>> {
         let mut points = Vec::new();
         let mut out = FIRST_STEP;
         loop {
+            let single_floor_ns = self.floor(measured, 1.0)?;
+            let setting = &mut measured.setting;
             let rate = out / setting.receivers as f64;
             let shape = format!("{}×{rate:.0}", setting.receivers);
             eprintln!("{shape}, saturating");
-            let floor = self.floor(setting)?;
             let sent_before = setting.relay.forwarded().0;
             setting.crowd.run(pace(rate))?;
             clock::sleep(GLANCE);
-            let point = self.window(setting)?;
+            let window = self.window(setting)?;
             let tally = setting.crowd.stop()?;
-            let forwarded = setting.relay.forwarded().0 - sent_before;
-            let point = point(shape, "saturating", &tally, Some(forwarded), floor);
-            let full = point.core >= SATURATED || point.lost.is_some_and(|lost| lost > LOSING);
+            let forwarded = (setting.relay.forwarded().0 - sent_before) as f64;
+            let expected = tally.sent as f64 * setting.receivers as f64;
+            let floor_ns = self.floor(measured, window.segments())?;
+            let lost = 1.0 - forwarded / expected;
+            let point = Point {
+                single_floor_ns,
+                floor_ns,
+                lost: Some(lost),
+                untaken: Some(1.0 - tally.received as f64 / forwarded),
+                ..window.point(shape, Kind::Saturating, &tally)
+            };
+            let full = point.core >= SATURATED || lost > LOSING;
             points.push(point);
             // Twice beyond what comes out there is nothing to find.
             if full || out > 4_000_000.0 {
@@ -284,49 +270,86 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Measures for the time asked for; the rest of the point is known later.
-    fn window(
-        &self,
-        setting: &Setting,
-    ) -> Result<impl FnOnce(String, &'static str, &Tally, Option<u64>, f64) -> Point + use<>> {
+    /// Measures for the time asked for.
+    fn window(&self, setting: &Setting) -> Result<Window> {
         let mut meter = cpu::Meter::open(setting.relay.thread_id);
         let start = mark(setting, &mut meter)?;
         clock::sleep(Duration::from_secs_f64(self.arguments.seconds));
         let end = mark(setting, &mut meter)?;
         setting.relay.check()?;
-        let receivers = setting.receivers as f64;
+        if end.forwarded == start.forwarded {
+            return Err("nothing was forwarded".into());
+        }
+        Ok(Window {
+            receivers: setting.receivers,
+            start,
+            end,
+        })
+    }
+}
+
+/// A stretch of time that was measured.
+struct Window {
+    receivers: usize,
+    start: Mark,
+    end: Mark,
+}
+
+impl Window {
+    /// How much each of [`COUNTED`] grew.
+    fn counted(&self) -> [f64; COUNTED.len()] {
+        let mut grown = self.end.counters;
+        grown
+            .iter_mut()
+            .zip(self.start.counters)
+            .for_each(|(end, start)| *end -= start);
+        grown.map(|count| count as f64)
+    }
+
+    /// Datagrams per message.
+    fn segments(&self) -> f64 {
+        let [.., datagrams, messages] = self.counted();
+        datagrams / messages
+    }
+
+    /// What it came to, but for what is known only later: the floors and what was lost.
+    fn point(&self, shape: String, kind: Kind, tally: &Tally) -> Point {
+        let Window { start, end, .. } = self;
         let cost = start.thread.until(&end.thread);
         let seconds = (end.at - start.at).as_secs_f64();
         let arrivals = (end.taken_in - start.taken_in) as f64;
         let packets = (end.forwarded - start.forwarded) as f64;
         let process = (end.process - start.process) as f64;
-        let counted: Vec<f64> = (start.counters.iter().zip(&end.counters))
-            .map(|(start, end)| (end - start) as f64)
-            .collect();
-        Ok(
-            move |shape, kind, tally: &Tally, forwarded: Option<u64>, floor| {
-                let expected = tally.sent as f64 * receivers;
-                Point {
-                    shape,
-                    kind,
-                    process_ns: process / packets,
-                    user_ns: cost.user_ns / packets,
-                    system_ns: cost.system_ns / packets,
-                    floor_ns: floor,
-                    in_per_second: arrivals / seconds,
-                    out_per_second: packets / seconds,
-                    core: process / 1e9 / seconds,
-                    wakeups: counted[0] / arrivals,
-                    receive_calls: counted[1] / arrivals,
-                    send_calls: counted[2] / arrivals,
-                    other_datagrams: counted[3] / arrivals - 1.0,
-                    per_call: counted[4] / counted[2],
-                    late: tally.late as f64 / tally.sent as f64,
-                    lost: forwarded.map(|forwarded| 1.0 - forwarded as f64 / expected),
-                    untaken: forwarded.map(|f| 1.0 - tally.received as f64 / f as f64),
-                }
-            },
-        )
+        let [
+            wakeups,
+            receive_calls,
+            send_calls,
+            datagrams_in,
+            datagrams_out,
+            _,
+        ] = self.counted();
+        Point {
+            shape,
+            receivers: self.receivers,
+            kind,
+            process_ns: process / packets,
+            user_ns: cost.user_ns / packets,
+            system_ns: cost.system_ns / packets,
+            single_floor_ns: f64::NAN,
+            floor_ns: f64::NAN,
+            segments: self.segments(),
+            in_per_second: arrivals / seconds,
+            out_per_second: packets / seconds,
+            core: process / 1e9 / seconds,
+            wakeups: wakeups / arrivals,
+            receive_calls: receive_calls / arrivals,
+            send_calls: send_calls / arrivals,
+            other_datagrams: datagrams_in / arrivals - 1.0,
+            per_call: datagrams_out / send_calls,
+            late: tally.late as f64 / tally.sent as f64,
+            lost: None,
+            untaken: None,
+        }
     }
 }
 

@@ -8,18 +8,19 @@
 //!
 //! Without arguments it takes two topologies, one profile and one back end, and a minute.
 
+use bench::cli::{Child, Place};
 use bench::client::Features;
 use bench::drift::Drift;
 use bench::floor::Floor;
-use bench::report::{Report, Row, machine};
+use bench::ratio::{Report, Row};
+use bench::report::Results;
 use bench::sealcast::Sealcast;
 use bench::shape::{Topology, Traffic};
-use bench::sink::{Sink, drain};
+use bench::sink::Sink;
 use bench::stock::Stock;
 use bench::{Contender, Result, Sample, cpu};
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use sealcast_srtp::{Backend, Profile};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Measures the CPU time that forwarding a packet takes.
@@ -27,7 +28,9 @@ use std::process::ExitCode;
 #[command(version)]
 struct Arguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    child: Option<Child>,
+    #[command(flatten)]
+    place: Place,
     /// Forwarded packets per measurement.
     #[arg(long, default_value_t = 100_000)]
     packets: u64,
@@ -62,15 +65,9 @@ struct Arguments {
     /// loopback, as with a network card that does it in hardware.
     #[arg(long)]
     gro: bool,
-    /// The CPU to measure on.
-    #[arg(long, default_value_t = 0)]
-    cpu: usize,
-    /// The CPU for publishers and receivers.
-    #[arg(long, default_value_t = 1)]
-    other_cpu: usize,
-    /// Where ratio.txt, ratio.json and ratio.html go.
-    #[arg(long, default_value = "bench/out")]
-    out: PathBuf,
+    /// What the files with the results are called.
+    #[arg(long, default_value = "ratio")]
+    name: String,
 }
 
 impl Arguments {
@@ -80,29 +77,17 @@ impl Arguments {
     }
 }
 
-#[derive(Subcommand)]
-enum Command {
-    /// The receiving process; started by the measuring one.
-    #[command(hide = true)]
-    Sink {
-        #[arg(long)]
-        cpu: usize,
-        #[arg(long, value_delimiter = ',')]
-        descriptors: Vec<i32>,
-    },
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match &arguments.command {
-        Some(Command::Sink { cpu, descriptors }) => drain(descriptors, *cpu),
+    let result = match &arguments.child {
+        Some(child) => child.serve(),
         None => measure(&arguments),
     };
     bench::exit_code("ratio", result)
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {
-    cpu::pin_to(arguments.cpu)?;
+    cpu::pin_to(arguments.place.cpu)?;
     let topologies: Vec<_> = Topology::ALL
         .into_iter()
         .filter(|t| arguments.takes(&arguments.topology, t.name))
@@ -114,7 +99,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
         .ok_or("no such topology")?;
     let clients = clients.max(Topology::TO_20.clients());
     let program = std::env::current_exe()?;
-    let mut sink = Sink::start(&program, clients, arguments.other_cpu, arguments.gro)?;
+    let mut sink = Sink::start(&program, clients, arguments.place.other_cpu, arguments.gro)?;
     let mut meter = cpu::Meter::open(cpu::ThreadId::current());
     let mut drift = Drift::new(&sink, &mut meter)?;
     let mut rows = Vec::new();
@@ -125,7 +110,6 @@ fn measure(arguments: &Arguments) -> Result<()> {
     }
     let (drift_user, drift_system) = drift.spread().ok_or("nothing was measured")?;
     let mut report = Report {
-        machine: machine(),
         gro: arguments.gro,
         split: meter.split().name(),
         repetitions: repetitions(arguments),
@@ -134,11 +118,12 @@ fn measure(arguments: &Arguments) -> Result<()> {
         rows,
     };
     report.relate();
-    print!("{}", report.table());
-    for path in report.write(&arguments.out)? {
-        println!("wrote {}", path.display());
-    }
-    Ok(())
+    Results::new(&report, &report.verdicts()).publish(
+        &arguments.place.out,
+        &arguments.name,
+        &report.table(),
+        report.page(),
+    )
 }
 
 /// One contender of a topology, with its repetitions so far.
@@ -171,7 +156,7 @@ impl Lane {
 
 /// All contenders of a topology, connected.
 fn connect(arguments: &Arguments, topology: &Topology, sink: &mut Sink) -> Result<Vec<Lane>> {
-    let cpus = (arguments.cpu, arguments.other_cpu);
+    let cpus = (arguments.place.cpu, arguments.place.other_cpu);
     let features = Features {
         repair: !arguments.plain,
         transport_cc: !arguments.plain,
@@ -193,7 +178,7 @@ fn connect(arguments: &Arguments, topology: &Topology, sink: &mut Sink) -> Resul
             lanes.push(Lane::new("sealcast", crypto, sealcast));
         }
         if profile == Stock::PROFILE && !arguments.no_stock {
-            let stock = Stock::new(*topology, sink, arguments.other_cpu)?;
+            let stock = Stock::new(*topology, sink, arguments.place.other_cpu)?;
             lanes.push(Lane::new("stock", (profile, Backend::AwsLcRs), stock));
         }
     }

@@ -5,12 +5,15 @@
 //! publishers and the sink need some of them, so what is compared is thread CPU time and not the
 //! rate: `2 × one / two` is how many times more two shards forward that have a core each.
 
+use bench::report::chart::{Bar, bars};
+use bench::report::{Page, Results, Verdict, short};
 use bench::shape::{Topology, Traffic};
 use bench::sink::{self, Sink};
 use bench::spread::Spread;
 use bench::{Result, cpu};
 use clap::{Parser, Subcommand};
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 
 #[derive(Parser)]
 struct Arguments {
@@ -28,6 +31,9 @@ struct Arguments {
     /// Fail if two shards forward less than this many times what one does.
     #[arg(long)]
     at_least: Option<f64>,
+    /// A directory for a table, JSON and a page.
+    #[arg(long)]
+    out: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -49,6 +55,9 @@ const TWO_ROOMS: Topology = Topology {
     receivers: 50,
     publishers_receive: false,
 };
+
+/// Two shards are to forward this many times what one does.
+const GOAL: f64 = 1.85;
 
 const ONE_ROOM: Topology = Topology::TO_100;
 
@@ -72,7 +81,7 @@ fn main() -> Result<()> {
         "{:<16} {:>10} {:>10} {:>10}",
         "", "one shard", "two", "2×one/two"
     );
-    let mut short = false;
+    let (mut falls_short, mut gains) = (false, Vec::new());
     for topology in [TWO_ROOMS, ONE_ROOM] {
         cpu::pin_to(first)?;
         let program = std::env::current_exe()?;
@@ -109,12 +118,42 @@ fn main() -> Result<()> {
         if two.refused() > 0 {
             println!("  messages that lanes refused: {}", two.refused());
         }
-        short |= arguments.at_least.is_some_and(|least| gain < least);
+        falls_short |= arguments.at_least.is_some_and(|least| gain < least);
+        gains.push((topology.name, gain));
     }
-    if short {
+    if let Some(out) = &arguments.out {
+        publish(&gains, out)?;
+    }
+    if falls_short {
         return Err("two shards forward less than they must".into());
     }
     Ok(())
+}
+
+/// Writes how many times what one shard does two do.
+fn publish(gains: &[(&'static str, f64)], out: &std::path::Path) -> Result<()> {
+    let judge = |(name, gain): &(&str, f64)| {
+        Verdict::at_least(format!("two shards over one, {name}"), *gain, GOAL, "")
+    };
+    let bar = |(name, gain): &(&str, f64)| Bar {
+        label: (*name).into(),
+        parts: vec![(*gain, 0)],
+        goal: Some(GOAL),
+        note: short(*gain),
+        ..Bar::default()
+    };
+    let verdicts: Vec<_> = gains.iter().map(judge).collect();
+    let rows: Vec<_> = gains.iter().map(bar).collect();
+    let page = Page::new(
+        "A second shard",
+        "How many times what one shard forwards two forward, by CPU time per packet.",
+    )
+    .plot(
+        "Times one shard",
+        "The mark is the goal.",
+        &bars(&rows, &[]),
+    );
+    Results::new(&gains, &verdicts).publish(out, "shards", "", page)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -202,6 +202,7 @@ impl UdpSide {
                         sending.report.taken(to, segments, started, done);
                         datagrams += segments as u64;
                     }
+                    stats.add(Counter::MessagesOut, sent.len() as u64);
                     stats.add(Counter::DatagramsOut, datagrams);
                     let packets = picked.and_then(|(i, _)| sent.get(i).and_then(run));
                     let packets = packets.map_or(0, Run::segments);
@@ -289,6 +290,7 @@ impl UdpSide {
             stats.add(Counter::SendCalls, 1);
             match self.sending.send(&socket.socket, messages) {
                 Ok(sent) => {
+                    stats.add(Counter::MessagesOut, sent as u64);
                     stats.add(Counter::DatagramsOut, sent as u64);
                     let now = sending.clock.now();
                     sending.report.taken(at, sent, started, now);
@@ -429,6 +431,9 @@ mod tests {
                 assert_eq!(got, expected(&lens()), "{bind} gso {gso} gro {gro}");
                 assert_eq!(stats.get(Counter::DatagramsOut), lens().len() as u64);
                 assert_eq!(stats.get(Counter::SendCalls) == 1, gso);
+                // Without offload a message is a datagram; with it, all but the run's long end.
+                let messages = stats.get(Counter::MessagesOut);
+                assert_eq!(messages == lens().len() as u64, !gso, "{messages}");
             }
         }
     }

@@ -31,6 +31,8 @@ pub mod repair;
 mod rewriter;
 mod seal;
 mod slab;
+#[cfg(feature = "steps")]
+pub mod steps;
 mod stream;
 mod subscription;
 mod sync;

@@ -48,6 +48,7 @@ series! {
         DatagramsOut = "sealcast_datagrams_sent_total" "Datagrams handed to the kernel.";
         ReceiveCalls = "sealcast_receive_calls_total" "Receive system calls.";
         SendCalls = "sealcast_send_calls_total" "Send system calls.";
+        MessagesOut = "sealcast_messages_sent_total" "Messages handed to the kernel, each of one datagram or of several that it cuts up.";
         SendErrors = "sealcast_send_errors_total" "Datagrams the kernel refused.";
         Wakeups = "sealcast_wakeups_total" "Times the shard's thread woke.";
         BusyNanos = "sealcast_busy_nanoseconds_total" "Time that the shard's thread worked instead of waiting.";
