@@ -50,7 +50,7 @@ setup-test:
 bench: setup-test ## measure everything: floor, Sealcast, stock; paced, saturated; dwell; shards; memory
 	@echo "» building the measuring programs (release; the first time takes some minutes)"
 	@cargo build --quiet --release --locked -p bench --bins
-	@cargo bench --quiet --locked -p bench --benches --no-run
+	@cargo bench --quiet --locked -p bench --bench '*' --no-run
 	@exec $(CARGO_TARGET_DIR)/release/suite $(if $(PARTS),--only $(PARTS))
 
 SECONDS ?= 60

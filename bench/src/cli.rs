@@ -1,10 +1,11 @@
 //! What the measuring programs have in common on their command lines: where they run, where their
 //! results go, and the children that they start of themselves.
 
-use crate::{Result, crowd, sink};
+use crate::{Result, crowd, exit_code, sink};
 use clap::{Args, Subcommand};
 use std::os::fd::RawFd;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Where a program runs and where its results go.
 #[derive(Args, Clone, Debug)]
@@ -42,12 +43,21 @@ pub enum Child {
     },
 }
 
+/// What a program does and ends with: it serves if another has started it, else it measures.
+pub fn main(
+    program: &str,
+    child: Option<&Child>,
+    measure: impl FnOnce() -> Result<()>,
+) -> ExitCode {
+    exit_code(program, child.map_or_else(measure, Child::serve))
+}
+
 impl Child {
     /// Serves until the program that started it is gone.
     ///
     /// # Errors
     /// As [`crowd::serve`] and [`sink::drain`].
-    pub fn serve(&self) -> Result<()> {
+    fn serve(&self) -> Result<()> {
         match self {
             Child::Crowd { cpu } => crowd::serve(*cpu),
             Child::Sink { cpu, descriptors } => sink::drain(descriptors, *cpu),

@@ -31,6 +31,17 @@ impl Cost {
     pub fn total_ns(&self) -> f64 {
         self.user_ns + self.system_ns
     }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Cost) -> Cost {
+        let instructions = self.user_instructions.zip(other.user_instructions);
+        Cost {
+            user_ns: self.user_ns + other.user_ns,
+            system_ns: self.system_ns + other.system_ns,
+            user_instructions: instructions.map(|(a, b)| a + b),
+        }
+    }
 }
 
 /// How user and system time are told apart.

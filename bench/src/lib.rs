@@ -62,6 +62,19 @@ pub struct Sample {
     pub cost: cpu::Cost,
 }
 
+impl Sample {
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Sample) -> Sample {
+        Sample {
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
+            calls: self.calls + other.calls,
+            cost: self.cost.plus(&other.cost),
+        }
+    }
+}
+
 /// Something that forwards the packets of a [`shape::Topology`].
 pub trait Contender {
     /// Forwards about `packets` packets of `traffic` and says what it cost, by `meter`, which is

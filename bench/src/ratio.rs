@@ -142,7 +142,7 @@ impl Report {
             if self.gro { "with" } else { "without" }
         ));
         line(format!(
-            "{:<15}{:<11}{:<18}{:<11}{:<9}{:>7}{:>8}{:>8}  {:<15}{:>7}{:>7}{:>8}{:>7}",
+            "{:<15}{:<11}{:<18}{:<11}{:<9}{:>7}{:>8}{:>8}  {:<15}{:>7}{:>8}{:>10}{:>7}",
             "topology",
             "traffic",
             "profile",
@@ -160,7 +160,7 @@ impl Report {
         let ratio = |r: Option<f64>| r.map_or_else(String::new, |r| format!("{r:.2}"));
         for row in &self.rows {
             line(format!(
-                "{:<15}{:<11}{:<18}{:<11}{:<9}{:>7.0}{:>8.0}{:>8.0}  {:<15}{:>7}{:>7}{:>8.1}{:>6.0}%",
+                "{:<15}{:<11}{:<18}{:<11}{:<9}{:>7.0}{:>8.0}{:>8.0}  {:<15}{:>7}{:>8}{:>10.1}{:>6.0}%",
                 row.topology,
                 row.traffic,
                 row.profile,
@@ -358,7 +358,7 @@ mod tests {
     fn the_page_has_a_bar_for_each_row() {
         let page = report().page().html();
         assert!(
-            page.contains("video ×1 · AES_256_GCM · aws-lc-rs · stock"),
+            page.contains("video ×1 · AES_128_GCM · aws-lc-rs · stock"),
             "{page}"
         );
         assert!(page.contains("800 ns, ×2.00 (user ×2.00)"), "{page}");

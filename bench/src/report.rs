@@ -86,7 +86,7 @@ pub fn verdict_table(verdicts: &[Verdict]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
-            "{held:<8}{:<58}{:>10}  {bound} {} {}",
+            "{held:<8}{:<70}{:>9}  {bound} {} {}",
             verdict.what,
             short(verdict.figure),
             short(goal),

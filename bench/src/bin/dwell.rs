@@ -11,7 +11,7 @@
 //! a while, and what it recorded in a stretch of time is printed. Timer lateness is measured on the
 //! shard's CPU while the relay idles, before and after, and with few wake-ups while it works.
 
-use bench::cli::{Child, Place};
+use bench::cli::{self, Child, Place};
 use bench::client::Features;
 use bench::crowd::{Pace, Tally};
 use bench::dwell::{self, Report, Row, Shape};
@@ -67,11 +67,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match &arguments.child {
-        Some(child) => child.serve(),
-        None => measure(&arguments),
-    };
-    bench::exit_code("dwell", result)
+    cli::main("dwell", arguments.child.as_ref(), || measure(&arguments))
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {

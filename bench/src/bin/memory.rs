@@ -13,7 +13,7 @@
 
 #![expect(unsafe_code, reason = "a global allocator that counts")]
 
-use bench::cli::{Child, Place};
+use bench::cli::{self, Child, Place};
 use bench::client::Features;
 use bench::crowd::{Crowd, Pace, topology};
 use bench::relay::Relay;
@@ -99,11 +99,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match &arguments.child {
-        Some(child) => child.serve(),
-        None => measure(&arguments),
-    };
-    bench::exit_code("memory", result)
+    cli::main("memory", arguments.child.as_ref(), || measure(&arguments))
 }
 
 /// Memory at one moment, bytes.

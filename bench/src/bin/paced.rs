@@ -11,7 +11,7 @@
 //! Counted is all CPU time of this process, over the media packets that left it. The floor of the
 //! same batch shape (header, seal, system call, hot caches, no waiting) is measured around each.
 
-use bench::cli::{Child, Place};
+use bench::cli::{self, Child, Place};
 use bench::client::Features;
 use bench::crowd::{Pace, Tally, topology};
 use bench::drift::Spread;
@@ -79,11 +79,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match &arguments.child {
-        Some(child) => child.serve(),
-        None => measure(&arguments),
-    };
-    bench::exit_code("paced", result)
+    cli::main("paced", arguments.child.as_ref(), || measure(&arguments))
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {

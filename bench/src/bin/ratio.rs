@@ -8,7 +8,7 @@
 //!
 //! Without arguments it takes two topologies, one profile and one back end, and a minute.
 
-use bench::cli::{Child, Place};
+use bench::cli::{self, Child, Place};
 use bench::client::Features;
 use bench::drift::Drift;
 use bench::floor::Floor;
@@ -22,6 +22,11 @@ use bench::{Contender, Result, Sample, cpu};
 use clap::Parser;
 use sealcast_srtp::{Backend, Profile};
 use std::process::ExitCode;
+
+/// Packets forwarded without a rest. Clients check their paths in rests only, and a relay gives up
+/// those that it has not heard of for half a minute (RFC 7675 §5.1); also, what a publisher is to
+/// send is sealed beforehand and takes memory.
+const MOST_AT_ONCE: u64 = 250_000;
 
 /// Measures the CPU time that forwarding a packet takes.
 #[derive(Parser)]
@@ -79,15 +84,14 @@ impl Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match &arguments.child {
-        Some(child) => child.serve(),
-        None => measure(&arguments),
-    };
-    bench::exit_code("ratio", result)
+    cli::main("ratio", arguments.child.as_ref(), || measure(&arguments))
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {
     cpu::pin_to(arguments.place.cpu)?;
+    known(&arguments.topology, Topology::ALL.map(|t| t.name))?;
+    known(&arguments.profile, Profile::ALL.map(Profile::name))?;
+    known(&arguments.backend, Backend::ALL.map(Backend::name))?;
     let topologies: Vec<_> = Topology::ALL
         .into_iter()
         .filter(|t| arguments.takes(&arguments.topology, t.name))
@@ -126,6 +130,17 @@ fn measure(arguments: &Arguments) -> Result<()> {
     )
 }
 
+/// Says which of the chosen names is none.
+fn known<const N: usize>(chosen: &[String], names: [&str; N]) -> Result<()> {
+    match chosen
+        .iter()
+        .find(|chosen| !names.contains(&chosen.as_str()))
+    {
+        Some(unknown) => Err(format!("no \"{unknown}\" among {}", names.join(", ")).into()),
+        None => Ok(()),
+    }
+}
+
 /// One contender of a topology, with its repetitions so far.
 struct Lane {
     name: &'static str,
@@ -151,6 +166,28 @@ impl Lane {
             samples: Vec::new(),
             received_bytes: 0,
         }
+    }
+
+    /// Forwards so many packets, with rests, and says what that cost and how many bytes arrived.
+    fn run(
+        &mut self,
+        traffic: &Traffic,
+        packets: u64,
+        sink: &mut Sink,
+        meter: &mut cpu::Meter,
+    ) -> Result<(Sample, u64)> {
+        let (mut whole, mut received): (Option<Sample>, u64) = (None, 0);
+        let mut left = packets;
+        while left > 0 {
+            let now = left.min(MOST_AT_ONCE);
+            self.contender.rest(sink)?;
+            sink.settle()?;
+            let sample = self.contender.run(traffic, now, meter)?;
+            received += sink.settle()?;
+            whole = Some(whole.map_or(sample, |whole| whole.plus(&sample)));
+            left -= now;
+        }
+        Ok((whole.ok_or("no packets were asked for")?, received))
     }
 }
 
@@ -210,10 +247,7 @@ fn measure_topology(
             drift.read(meter)?;
             sink.settle()?;
             for lane in &mut lanes {
-                lane.contender.rest(sink)?;
-                sink.settle()?;
-                let sample = lane.contender.run(traffic, packets, meter)?;
-                let received = sink.settle()?;
+                let (sample, received) = lane.run(traffic, packets, sink, meter)?;
                 // The first round warms caches and tables up.
                 if repetition > 0 {
                     lane.samples.push(sample);

@@ -1,7 +1,6 @@
 //! Plots as SVG: bars of stacked parts, and lines over a numeric axis.
 
 use super::page::escape;
-use super::short;
 use std::fmt::Write as _;
 
 const BAR: f64 = 16.0;
@@ -41,7 +40,7 @@ pub fn bars(bars: &[Bar], legend: &[(&str, usize)]) -> String {
     let scale = WIDTH / longest;
     let mut svg = Svg::default();
     svg.legend(legend, LABEL);
-    let mut y = LEGEND;
+    let mut y = if legend.is_empty() { 0.0 } else { LEGEND };
     for bar in bars {
         if bar.begins_group {
             y += GAP;
@@ -88,6 +87,8 @@ pub struct Series {
 pub fn lines(series: &[Series], (x_name, y_name): (&str, &str)) -> String {
     const LEFT: f64 = 60.0;
     const HEIGHT: f64 = 260.0;
+    /// Room above the plot for what the vertical axis shows, beside the legend.
+    const AXIS_NAME: f64 = 60.0;
     let all = || series.iter().flat_map(|s| s.points.iter());
     let (x_step, x_end) = axis(all().map(|p| p.0).fold(0.0, f64::max));
     let (y_step, y_end) = axis(all().map(|p| p.1).fold(0.0, f64::max));
@@ -99,7 +100,7 @@ pub fn lines(series: &[Series], (x_name, y_name): (&str, &str)) -> String {
         .filter(|s| s.joined)
         .map(|s| (s.name.as_str(), s.colour))
         .collect();
-    svg.legend(&named, LEFT);
+    svg.legend(&named, LEFT + AXIS_NAME);
     for tick in ticks(y_step, y_end) {
         let (x, y) = at((0.0, tick));
         svg.line((x, y), (x + WIDTH, y), "");
@@ -138,7 +139,8 @@ fn axis(most: f64) -> (f64, f64) {
         .into_iter()
         .find(|step| most / step >= 4.0)
         .unwrap_or(power);
-    (step, (most / step).ceil() * step)
+    // A multiple of the step is its own end, though division says a little more.
+    (step, (most / step - 1e-9).ceil() * step)
 }
 
 fn ticks(step: f64, end: f64) -> impl Iterator<Item = f64> {
@@ -149,7 +151,8 @@ fn tick_label(tick: f64) -> String {
     match tick {
         t if t >= 1e6 => format!("{} M", t / 1e6),
         t if t >= 1e4 => format!("{} k", t / 1e3),
-        t => short(t),
+        // Steps are round, but their multiples not quite.
+        t => format!("{}", (t * 1e6).round() / 1e6),
     }
 }
 
@@ -169,7 +172,7 @@ impl Svg {
     fn rect(&mut self, (x, y): (f64, f64), (width, height): (f64, f64), class: &str, more: &str) {
         let _ = write!(
             self.0,
-            "<rect class={class} x={x:.1} y={y:.1} width={:.1} height={height:.1} {more}/>",
+            "<rect class={class} x={x:.1} y={y:.1} width={:.1} height={height:.1} {more} />",
             width.max(0.0)
         );
     }
@@ -238,6 +241,26 @@ mod tests {
             assert!(end >= most - 1e-9 && (3.9..=10.1).contains(&(end / step)));
         }
         assert_eq!(axis(0.0), (0.25, 1.0));
+    }
+
+    #[test]
+    fn a_range_ends_in_a_bar_of_its_own() {
+        let range = Bar {
+            parts: vec![(16.0, 3)],
+            until: Some(32.0),
+            ..Bar::default()
+        };
+        let svg = bars(&[range], &[]);
+        // HTML takes a slash that follows an unquoted value for a part of it.
+        assert!(
+            svg.contains("opacity=0.45 />") && !svg.contains("45/>"),
+            "{svg}"
+        );
+        assert_eq!(
+            svg.matches(&format!("width={:.1}", WIDTH / 2.0)).count(),
+            2,
+            "{svg}"
+        );
     }
 
     #[test]
