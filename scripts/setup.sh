@@ -75,6 +75,8 @@ if [ "$level" = test ]; then
     iproute2 nftables procps gdb janus valgrind
   # Its dependencies are Debian's Node.js, beside which no other can be installed.
   need_deb_files simple-whip-server
+  # For promtool; installed, it would bring a running server.
+  need_deb_files prometheus
   need_npm tests/browser
   need_npm tests/interop
   need_npm crypto/wasm/test

@@ -14,6 +14,9 @@ cargo test --locked --workspace --quiet
 echo "» instructions per forwarded packet"
 cargo run --quiet --locked --release -p bench --bin instructions -- check
 
+echo "» alert rules and the dashboard, by Prometheus"
+node scripts/prometheus.mjs
+
 echo "» client"
 (cd client && npm test --silent)
 

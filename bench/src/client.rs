@@ -112,7 +112,7 @@ pub fn mirror(
 
 /// The command that shows client `index` every publisher of its room, if there is one.
 #[must_use]
-pub fn assign(topology: &Topology, index: usize) -> Option<Command> {
+pub fn assign(topology: &Topology, index: usize, slots: usize) -> Option<Command> {
     let assign: Vec<_> = topology
         .publishers_of(index)
         .flat_map(|publisher| {
@@ -123,6 +123,7 @@ pub fn assign(topology: &Topology, index: usize) -> Option<Command> {
             slot: SlotId(slot as u16),
             track: Some(track),
         })
+        .take(slots)
         .collect();
     (!assign.is_empty()).then(|| Command::AssignSlots {
         request: RequestId(index as u64),

@@ -121,7 +121,15 @@ impl Relay {
     /// If the shard refuses anything.
     pub fn subscribe(&self, topology: &Topology, features: Features) -> Result<()> {
         self.publish(topology, features)?;
-        let assign = |index| client::assign(topology, index);
+        self.assign(topology, usize::MAX)
+    }
+
+    /// Shows what is published in the first `slots` slots of everybody who is to receive it.
+    ///
+    /// # Errors
+    /// If the shard refuses.
+    pub fn assign(&self, topology: &Topology, slots: usize) -> Result<()> {
+        let assign = |index| client::assign(topology, index, slots);
         self.carry_out((0..topology.clients()).filter_map(assign).map(Ok))
     }
 

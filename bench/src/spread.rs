@@ -108,7 +108,7 @@ impl Spread {
             }
         }
         for index in 0..self.topology.clients() {
-            let assign = client::assign(&self.topology, index);
+            let assign = client::assign(&self.topology, index, usize::MAX);
             let (relay, _) = &self.shards[self.shard_of(index)];
             relay.carry_out(assign.into_iter().map(Ok))?;
         }

@@ -169,7 +169,9 @@ impl World {
                 world.carry_out(command)?;
             }
         }
-        for command in (0..topology.clients()).filter_map(|i| client::assign(&topology, i)) {
+        for command in
+            (0..topology.clients()).filter_map(|i| client::assign(&topology, i, usize::MAX))
+        {
             world.carry_out(command)?;
         }
         world.begin()?;

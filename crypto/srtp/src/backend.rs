@@ -149,6 +149,62 @@ pub(crate) trait Opener: Send {
     ) -> Result<(), Reject>;
 }
 
+/// A session key in one direction that is not set up before its first packet: a library's context
+/// takes 600 bytes, and many a session only sends or only receives.
+pub(crate) struct Deferred<C: ?Sized> {
+    backend: Backend,
+    /// Given up when the context is made.
+    keys: Option<Box<SessionKeys>>,
+    context: Option<Box<C>>,
+}
+
+impl<C: ?Sized> Deferred<C> {
+    pub(crate) fn new(backend: Backend, keys: SessionKeys) -> Self {
+        Deferred {
+            backend,
+            keys: Some(Box::new(keys)),
+            context: None,
+        }
+    }
+
+    #[cold]
+    fn make(
+        &mut self,
+        make: fn(Backend, &SessionKeys) -> Result<Box<C>, KeyError>,
+    ) -> Result<(), Fault> {
+        let keys = self.keys.as_ref().ok_or(Fault)?;
+        self.context = Some(make(self.backend, keys).map_err(|_| Fault)?);
+        self.keys = None;
+        Ok(())
+    }
+}
+
+impl Deferred<dyn Sealer> {
+    #[inline]
+    pub(crate) fn get(&mut self) -> Result<&mut dyn Sealer, Fault> {
+        if self.context.is_none() {
+            self.make(Backend::sealer)?;
+        }
+        self.context.as_deref_mut().ok_or(Fault).map(|c| c as _)
+    }
+}
+
+impl Deferred<dyn Opener> {
+    #[inline]
+    pub(crate) fn get(&mut self) -> Result<&mut dyn Opener, Fault> {
+        if self.context.is_none() {
+            self.make(Backend::opener)?;
+        }
+        self.context.as_deref_mut().ok_or(Fault).map(|c| c as _)
+    }
+}
+
+impl From<Fault> for Reject {
+    fn from(Fault: Fault) -> Self {
+        Reject::Fault
+    }
+}
+
 /// The associated data of an AES-GCM packet with a trailer, joined on the stack.
 struct JoinedAad([u8; RTCP_CLEAR_HEADER + RTCP_INDEX_LEN]);
 

@@ -1,6 +1,6 @@
 //! Opening what a peer sent: header check, index estimate, replay check, decryption, in this order.
 
-use crate::backend::{Associated, Opener, Reject};
+use crate::backend::{Associated, Deferred, Opener, Reject};
 use crate::iv::IvMaker;
 use crate::key::{Protocol, SessionKeys};
 use crate::limits::{INBOUND_SSRCS, MAX_PACKET};
@@ -28,7 +28,7 @@ pub struct OpenedRtp {
 /// Opens the SRTP and SRTCP of one peer, that is, of one direction of one DTLS session.
 pub struct Inbound {
     profile: Profile,
-    rtp: Box<dyn Opener>,
+    rtp: Deferred<dyn Opener>,
     rtp_iv: IvMaker,
     rtp_streams: SsrcTable,
     rtcp: Box<dyn Opener>,
@@ -58,19 +58,19 @@ impl Inbound {
     ) -> Result<Inbound, KeyError> {
         let rtp = key.derive(backend, Protocol::Rtp)?;
         let rtcp = key.derive(backend, Protocol::Rtcp)?;
-        Inbound::from_session_keys(backend, &rtp, &rtcp, max_ssrcs)
+        Inbound::from_session_keys(backend, rtp, &rtcp, max_ssrcs)
     }
 
     pub(crate) fn from_session_keys(
         backend: Backend,
-        rtp: &SessionKeys,
+        rtp: SessionKeys,
         rtcp: &SessionKeys,
         max_ssrcs: usize,
     ) -> Result<Inbound, KeyError> {
         Ok(Inbound {
             profile: rtp.profile(),
-            rtp: backend.opener(rtp)?,
             rtp_iv: IvMaker::new(rtp.profile(), rtp.salt()),
+            rtp: Deferred::new(backend, rtp),
             rtp_streams: SsrcTable::new(max_ssrcs),
             rtcp: backend.opener(rtcp)?,
             rtcp_iv: IvMaker::new(rtcp.profile(), rtcp.salt()),
@@ -101,7 +101,10 @@ impl Inbound {
             header,
             trailer: rtp_trailer(self.profile, &roc),
         };
-        self.rtp.open_in_place(&pending.iv, associated, data, tag)?;
+        self.rtp
+            .get()
+            .map_err(Reject::from)?
+            .open_in_place(&pending.iv, associated, data, tag)?;
         Ok(self.commit_rtp(&pending))
     }
 
@@ -129,8 +132,13 @@ impl Inbound {
             header,
             trailer: rtp_trailer(self.profile, &roc),
         };
-        self.rtp
-            .open_to(&pending.iv, associated, data, tag, out_data)?;
+        self.rtp.get().map_err(Reject::from)?.open_to(
+            &pending.iv,
+            associated,
+            data,
+            tag,
+            out_data,
+        )?;
         out_header.copy_from_slice(header);
         Ok(self.commit_rtp(&pending))
     }
@@ -322,6 +330,9 @@ impl SsrcTable {
             Some(window) => window.mark(index),
             None => {
                 self.last = self.ssrcs.len();
+                // Most sessions send on one or two SSRCs; a window is 136 bytes.
+                self.ssrcs.reserve_exact(1);
+                self.windows.reserve_exact(1);
                 self.ssrcs.push(ssrc);
                 self.windows.push(ReplayWindow::new(index));
             }

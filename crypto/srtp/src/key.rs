@@ -130,6 +130,7 @@ impl Protocol {
 }
 
 /// The session keys of one protocol in one direction. Wiped when dropped.
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct SessionKeys {
     profile: Profile,
     cipher_key: Zeroizing<[u8; MAX_KEY_LEN]>,

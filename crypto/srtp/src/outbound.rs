@@ -3,7 +3,7 @@
 //! The caller keeps an [`OutboundStream`] per SSRC, next to the state that rewrites its headers,
 //! so that sealing a packet looks nothing up.
 
-use crate::backend::{Associated, Sealer};
+use crate::backend::{Associated, Deferred, Sealer};
 use crate::inbound::{RTCP_ENCRYPTED, roc_bytes, rtp_trailer};
 use crate::iv::IvMaker;
 use crate::key::{Protocol, SessionKeys};
@@ -61,7 +61,7 @@ impl OutboundStream {
 /// Seals SRTP and SRTCP for one peer, that is, for one direction of one DTLS session.
 pub struct Outbound {
     profile: Profile,
-    rtp: Box<dyn Sealer>,
+    rtp: Deferred<dyn Sealer>,
     rtp_iv: IvMaker,
     rtcp: Box<dyn Sealer>,
     rtcp_iv: IvMaker,
@@ -92,19 +92,19 @@ impl Outbound {
     ) -> Result<Outbound, KeyError> {
         let rtp = key.derive(backend, Protocol::Rtp)?;
         let rtcp = key.derive(backend, Protocol::Rtcp)?;
-        Outbound::from_session_keys(backend, &rtp, &rtcp, max_ssrcs)
+        Outbound::from_session_keys(backend, rtp, &rtcp, max_ssrcs)
     }
 
     pub(crate) fn from_session_keys(
         backend: Backend,
-        rtp: &SessionKeys,
+        rtp: SessionKeys,
         rtcp: &SessionKeys,
         max_ssrcs: usize,
     ) -> Result<Outbound, KeyError> {
         Ok(Outbound {
             profile: rtp.profile(),
-            rtp: backend.sealer(rtp)?,
             rtp_iv: IvMaker::new(rtp.profile(), rtp.salt()),
+            rtp: Deferred::new(backend, rtp),
             rtcp: backend.sealer(rtcp)?,
             rtcp_iv: IvMaker::new(rtcp.profile(), rtcp.salt()),
             rtcp_index: 0,
@@ -230,7 +230,8 @@ impl Outbound {
         };
         let iv = self.rtp_iv.iv(ssrc, index);
         self.rtp
-            .seal(&iv, associated, payload, parts.ciphertext, parts.tag)
+            .get()
+            .and_then(|sealer| sealer.seal(&iv, associated, payload, parts.ciphertext, parts.tag))
             .map_err(|_| SealError::Backend)?;
         Ok(parts.header.len() + parts.ciphertext.len() + parts.tag.len())
     }

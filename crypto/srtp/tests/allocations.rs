@@ -1,64 +1,7 @@
 //! Sealing and opening allocate nothing, neither in Rust nor inside the C libraries.
-//!
-//! A counting `GlobalAlloc` would not see what AWS-LC and OpenSSL allocate, so this program
-//! interposes `malloc` itself, which glibc allows, and counts per thread.
 
-#![cfg(target_env = "gnu")]
-#![expect(
-    unsafe_code,
-    reason = "interposing malloc is the only way to see a C library's allocations"
-)]
-
+use sealcast_heap::allocations;
 use sealcast_srtp::{Backend, Inbound, KeyError, MasterKey, Outbound, Profile};
-use std::cell::Cell;
-use std::ffi::c_void;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-unsafe extern "C" {
-    fn __libc_malloc(size: usize) -> *mut c_void;
-    fn __libc_calloc(count: usize, size: usize) -> *mut c_void;
-    fn __libc_realloc(old: *mut c_void, size: usize) -> *mut c_void;
-}
-
-fn count() {
-    // During thread teardown the counter is gone, and nobody reads it.
-    let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
-}
-
-// SAFETY: the three below have the C library's own signatures and contracts, and only forward to
-// its implementation, so `free` (not interposed) gets back what that implementation gave.
-#[unsafe(no_mangle)]
-extern "C" fn malloc(size: usize) -> *mut c_void {
-    count();
-    // SAFETY: any size is allowed.
-    unsafe { __libc_malloc(size) }
-}
-
-// SAFETY: as `malloc`.
-#[unsafe(no_mangle)]
-extern "C" fn calloc(members: usize, size: usize) -> *mut c_void {
-    count();
-    // SAFETY: any count and size are allowed.
-    unsafe { __libc_calloc(members, size) }
-}
-
-// SAFETY: as `malloc`; `old` is the caller's to vouch for, as with the C library's `realloc`.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn realloc(old: *mut c_void, size: usize) -> *mut c_void {
-    count();
-    // SAFETY: by this function's contract `old` came from this allocator or is null.
-    unsafe { __libc_realloc(old, size) }
-}
-
-/// Allocations made by this thread while `f` ran.
-fn allocations(f: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.get();
-    f();
-    ALLOCATIONS.get() - before
-}
 
 fn contexts(profile: Profile, backend: Backend) -> Result<(Outbound, Inbound), KeyError> {
     let (key, salt) = ([1; 32], [2; 14]);

@@ -3,7 +3,7 @@
 
 use super::Outbox;
 use sealcast_model::Time;
-use sealcast_session::tap::{KeySlot, TAP, build_with};
+use sealcast_session::tap::{TAP, Tap, build_with};
 use sealcast_srtp::{Backend, Inbound, KeyError, MasterKey, Outbound, Profile};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -139,7 +139,7 @@ pub(super) struct Transport {
     ctx: PeerContext,
     rtc: Rtc,
     timeout: Time,
-    keys: KeySlot,
+    keys: Tap,
     /// Learnt from the DTLS that str0m sends: the pair it nominated.
     route: Option<Route>,
     dtls_client: bool,
@@ -155,7 +155,7 @@ impl Transport {
         ctx: &PeerContext,
         locals: &[(Proto, SocketAddr)],
     ) -> Result<Transport, String> {
-        let keys = KeySlot::default();
+        let keys = Tap::default();
         let config = RtcConfig::new()
             .set_crypto_provider(ctx.0.crypto.clone())
             .set_dtls_cert(ctx.0.certificate.clone())
@@ -366,7 +366,7 @@ impl Transport {
     }
 
     fn srtp(&mut self) -> Result<(Profile, Srtp), String> {
-        let keys = self.keys.take().ok_or("no SRTP profile negotiated")?;
+        let keys = self.keys.take_keys().ok_or("no SRTP profile negotiated")?;
         let contexts = || -> Result<Srtp, KeyError> {
             let (client, server) = MasterKey::pair_from_dtls(keys.profile, &keys.material)?;
             let (ours, theirs) = if self.dtls_client {

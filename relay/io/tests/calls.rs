@@ -13,7 +13,7 @@ use std::net::{TcpStream, UdpSocket};
 use std::time::Duration;
 
 fn call(bind: &str, links: &[bool]) -> (Relay, Vec<Caller>) {
-    let relay = Relay::start(&config(bind), || ());
+    let relay = Relay::start(&config(bind));
     let mut callers = audience(&relay, links);
     play(&mut callers, 16, 160);
     for caller in &callers[1..] {
@@ -61,7 +61,7 @@ fn calls_over_tcp_and_udp() {
 
 #[test]
 fn connected_sessions_say_by_what() {
-    let relay = Relay::start(&config("127.0.0.1:0"), || ());
+    let relay = Relay::start(&config("127.0.0.1:0"));
     let callers = [true, false].into_iter().enumerate();
     let mut callers: Vec<Caller> = callers
         .map(|(i, tcp)| Caller::new(&relay, i as u32, 1, tcp))
@@ -84,7 +84,7 @@ fn connected_sessions_say_by_what() {
 
 #[test]
 fn a_frame_of_more_packets_than_one_call_takes() {
-    let relay = Relay::start(&config("127.0.0.1:0"), || ());
+    let relay = Relay::start(&config("127.0.0.1:0"));
     let mut callers = audience(&relay, &[false; 2]);
     play(&mut callers, 100, 300);
     relay.stop();
@@ -94,7 +94,7 @@ fn a_frame_of_more_packets_than_one_call_takes() {
 fn without_offload() {
     let mut config = config("127.0.0.1:0");
     (config.gso, config.gro) = (false, false);
-    let relay = Relay::start(&config, || ());
+    let relay = Relay::start(&config);
     let mut callers = audience(&relay, &[false; 3]);
     play(&mut callers, 16, 160);
     relay.stop();
@@ -104,7 +104,7 @@ fn without_offload() {
 fn with_packets_that_wait_for_each_other() {
     let mut config = config("127.0.0.1:0");
     config.coalesce = Duration::from_secs(60);
-    let relay = Relay::start(&config, || ());
+    let relay = Relay::start(&config);
     let mut callers = audience(&relay, &[false, false, true]);
     // Were the limit not in force, nothing would ever arrive.
     play(&mut callers, 16, 160);
@@ -115,7 +115,7 @@ fn with_packets_that_wait_for_each_other() {
 fn connections_that_do_nothing_are_closed() {
     let mut config = config("127.0.0.1:0");
     config.tcp_unused = Duration::from_millis(100);
-    let relay = Relay::start(&config, || ());
+    let relay = Relay::start(&config);
     let mut silent = TcpStream::connect(relay.port.tcp[0]).unwrap();
     // One that sends byte by byte, and never a frame.
     let mut slow = TcpStream::connect(relay.port.tcp[0]).unwrap();
@@ -137,7 +137,7 @@ fn connections_that_do_nothing_are_closed() {
 fn idle_connections_make_room_for_a_call() {
     let mut config = config("127.0.0.1:0");
     config.tcp_connections = 3;
-    let relay = Relay::start(&config, || ());
+    let relay = Relay::start(&config);
     let strangers: Vec<TcpStream> = (0..3)
         .map(|_| TcpStream::connect(relay.port.tcp[0]).unwrap())
         .collect();
@@ -154,7 +154,7 @@ fn idle_connections_make_room_for_a_call() {
 
 #[test]
 fn a_frame_too_long_ends_the_connection() {
-    let relay = Relay::start(&config("127.0.0.1:0"), || ());
+    let relay = Relay::start(&config("127.0.0.1:0"));
     let mut stream = TcpStream::connect(relay.port.tcp[0]).unwrap();
     stream.write_all(&[0xff, 0xff, 1, 2, 3]).unwrap();
     stream
@@ -168,7 +168,7 @@ fn a_frame_too_long_ends_the_connection() {
 
 #[test]
 fn a_receiver_that_does_not_read_loses_packets_and_stops_nobody() {
-    let relay = Relay::start(&config("127.0.0.1:0"), || ());
+    let relay = Relay::start(&config("127.0.0.1:0"));
     let mut callers = audience(&relay, &[false, false, true]);
     let mut deaf = callers.pop().unwrap();
     let stats = &relay.port.stats;
@@ -188,7 +188,7 @@ fn a_receiver_that_does_not_read_loses_packets_and_stops_nobody() {
 
 #[test]
 fn noise_on_every_socket_changes_nothing() {
-    let relay = Relay::start(&config("127.0.0.1:0"), || ());
+    let relay = Relay::start(&config("127.0.0.1:0"));
     let mut callers = audience(&relay, &[false; 2]);
     let noise = UdpSocket::bind("127.0.0.1:0").unwrap();
     for i in 0..2_000u32 {
@@ -211,7 +211,7 @@ fn noise_on_every_socket_changes_nothing() {
 #[test]
 fn two_shards_forward() {
     let relays: Vec<Relay> = (0..2)
-        .map(|_| Relay::start(&config("127.0.0.1:0"), || ()))
+        .map(|_| Relay::start(&config("127.0.0.1:0")))
         .collect();
     let mut rooms: Vec<_> = relays.iter().map(|r| audience(r, &[false; 3])).collect();
     for _ in 0..5 {

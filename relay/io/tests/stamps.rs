@@ -17,7 +17,7 @@ use std::time::Duration;
 fn stamped_call(bind: &str, gso: bool) {
     let mut config = config(bind);
     (config.gso, config.stamp_interval) = (gso, 1);
-    let relay = Relay::start(&config, || ());
+    let relay = Relay::start(&config);
     let mut callers = audience(&relay, &[false; 3]);
     let stats = Arc::clone(&relay.port.stats);
     let of = |stage| Source::ALL.map(|s| stats.media(s).stage(stage).snapshot());
@@ -78,7 +78,7 @@ fn every_packet_is_timed_over_ipv4_and_ipv6_with_and_without_offload() {
 fn a_stamp_does_not_keep_the_thread_awake() {
     let mut config = config("127.0.0.1:0");
     config.stamp_interval = 1;
-    let relay = Relay::start(&config, || ());
+    let relay = Relay::start(&config);
     let mut callers = audience(&relay, &[false; 2]);
     play(&mut callers, 4, 40);
     run_for(&mut callers, Duration::from_millis(100));
@@ -92,7 +92,7 @@ fn a_stamp_does_not_keep_the_thread_awake() {
 
 #[test]
 fn the_recorder_names_the_slowest() {
-    let relay = Relay::start(&config("127.0.0.1:0"), || ());
+    let relay = Relay::start(&config("127.0.0.1:0"));
     let mut callers = audience(&relay, &[false; 3]);
     play(&mut callers, 16, 160);
     let stats = Arc::clone(&relay.port.stats);

@@ -11,8 +11,21 @@ use std::time::Duration;
 pub(crate) struct Downlink {
     /// Transport-wide number of the next packet.
     next: u16,
-    /// Where the subscriber tells how its packets arrive.
+    /// What the subscriber tells of its path.
+    feedback: Feedback,
+    /// Where it tells anything, from the first track that it is shown on.
     pub(crate) control: Option<Box<Control>>,
+}
+
+/// What was negotiated that tells of a path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Feedback {
+    #[default]
+    None,
+    /// The client tells what it estimates itself (REMB).
+    Estimates,
+    /// It tells when packets arrive.
+    Arrivals,
 }
 
 /// Congestion control of one path.
@@ -58,12 +71,30 @@ impl Downlink {
     /// The session renegotiated.
     pub(crate) fn update(&mut self, media: &SessionMedia) {
         let codecs = || media.slots.iter().flat_map(|slot| &slot.codecs);
-        if !codecs().any(|codec| codec.transport_cc || codec.remb) {
+        self.feedback = if codecs().any(|codec| codec.transport_cc) {
+            Feedback::Arrivals
+        } else if codecs().any(|codec| codec.remb) {
+            Feedback::Estimates
+        } else {
+            Feedback::None
+        };
+        if self.feedback == Feedback::None {
             self.control = None;
-            return;
         }
-        let control = self.control.get_or_insert_with(|| Box::new(Control::new()));
-        control.tells_arrivals = codecs().any(|codec| codec.transport_cc);
+        if let Some(control) = &mut self.control {
+            control.tells_arrivals = self.feedback == Feedback::Arrivals;
+        }
+    }
+
+    /// There is something to send: control begins, unless it has or the client tells nothing. True
+    /// if it has begun.
+    pub(crate) fn begin_control(&mut self) -> bool {
+        if self.feedback == Feedback::None || self.control.is_some() {
+            return false;
+        }
+        let tells_arrivals = self.feedback == Feedback::Arrivals;
+        self.control = Some(Box::new(Control::new(tells_arrivals)));
+        true
     }
 
     /// The number of the next packet.
@@ -86,13 +117,13 @@ impl Downlink {
 }
 
 impl Control {
-    fn new() -> Self {
+    fn new(tells_arrivals: bool) -> Self {
         Control {
             estimator: Estimator::new(EstimatorConfig::default()),
             allocator: Allocator::new(),
             probe: None,
             first_sent: None,
-            tells_arrivals: false,
+            tells_arrivals,
             heard: false,
             allocated_at: Time::ZERO,
             allocated: 0,

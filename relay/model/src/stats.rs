@@ -122,6 +122,7 @@ series! {
         MeshFull = "sealcast_mesh_messages_total" "Messages between shards about rooms on several of them, by outcome." ["outcome": "ring_full"];
         MeshNoBuffer = "sealcast_mesh_messages_total" "Messages between shards about rooms on several of them, by outcome." ["outcome": "no_buffer"];
         MeshReceived = "sealcast_mesh_received_total" "Messages taken from other shards.";
+        MeshRoutesFull = "sealcast_mesh_routes_refused_total" "5-tuples of other shards that a shard had no room to note, where shards share a port.";
         HandedOn = "sealcast_handed_on_total" "Datagrams handed on to the shard whose they are, where shards share a port.";
         MeshRepaired = "sealcast_mesh_repairs_total" "Packets that another shard missed and asked for, by outcome." ["outcome": "sent"];
         MeshUnrepaired = "sealcast_mesh_repairs_total" "Packets that another shard missed and asked for, by outcome." ["outcome": "gone"];

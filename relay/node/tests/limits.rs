@@ -62,6 +62,7 @@ const COUNTED: &[(&str, &str)] = &[
         "MESH_BUFFERS",
         "sealcast_mesh_messages_total{outcome=\"no_buffer\"}",
     ),
+    ("MESH_ROUTES", "sealcast_mesh_routes_refused_total"),
     (
         "CONNECT_DEADLINE",
         "sealcast_sessions_closed_total{reason=\"connect_timeout\"}",

@@ -1,7 +1,7 @@
 //! What all sessions of a process share: certificate, DTLS configuration, SRTP back end.
 
-use crate::limits;
 use crate::tap::TAP;
+use crate::{limits, record_keys};
 use openssl::asn1::Asn1Time;
 use openssl::bn::{BigNum, MsbOption};
 use openssl::ec::{EcGroup, EcKey};
@@ -92,7 +92,7 @@ impl SessionContext {
         fingerprint.copy_from_slice(&certificate.digest(MessageDigest::sha256())?);
 
         let dtls = dimpl::Config::builder()
-            .with_crypto_provider(str0m_aws_lc_rs::dimpl_crypto_provider())
+            .with_crypto_provider(record_keys::crypto_provider())
             // DTLS is taken from validated addresses only, which is what the cookie is for.
             .use_server_cookie(false)
             .require_client_certificate(true)

@@ -24,6 +24,10 @@ pub const DTLS_MTU: usize = 1_200;
 /// (RFC 5764), a default timeout of 400 ms be used".
 pub const DTLS_FIRST_RETRY: Duration = Duration::from_millis(400);
 
+/// DTLS datagrams that wait for the client to nominate a path: a flight with a long certificate,
+/// twice. The oldest makes room, and comes again with the flight.
+pub const DTLS_WAITING: usize = 16;
+
 /// Retransmissions of a flight: with doubling, the last is sent before the connect deadline.
 pub const DTLS_RETRIES: usize = 5;
 

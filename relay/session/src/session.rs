@@ -6,7 +6,7 @@ use crate::media_keys::MediaKeys;
 use crate::path::{Change, Path, PathTable};
 use crate::refusal::{Refusal, SealError, SessionError};
 use crate::stun::Stun;
-use crate::tap::{KeySlot, build_with};
+use crate::tap::{Tap, build_with};
 use sealcast_model::limits::{CONNECT_DEADLINE, CONSENT_TIMEOUT, DATA_MESSAGE_MAX};
 use sealcast_model::{CloseReason, SessionId, Time, WebRtcParams};
 use sealcast_rtp::demux::{Protocol as PacketKind, classify};
@@ -16,15 +16,14 @@ use str0m::change::DirectApi;
 use str0m::channel::{ChannelData, ChannelId};
 use str0m::config::Fingerprint;
 use str0m::crypto::dtls::{DtlsVersion, ProtocolVersion};
-use str0m::net::{DatagramRecv, Protocol, Receive, Transmit};
-use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig, RtcError};
+use str0m::net::{DatagramRecv, Protocol, Receive};
+use str0m::{Event, Input, Output, Rtc, RtcConfig, RtcError};
 use tracing::debug;
 
 /// The label of the session's data channel.
 const CHANNEL_LABEL: &str = "sealcast";
 
-/// The addresses that str0m believes it talks between (RFC 5737, reserved for documentation).
-/// With one pair its ICE agent stays small however often the client's address changes.
+/// The addresses that str0m believes DTLS to come between (RFC 5737, reserved for documentation).
 const PLACEHOLDER_LOCAL: SocketAddr = placeholder(1);
 const PLACEHOLDER_REMOTE: SocketAddr = placeholder(2);
 
@@ -92,7 +91,7 @@ pub struct Session {
     rtc: Rtc,
     /// When str0m wants to be called.
     rtc_timeout: Time,
-    keys: KeySlot,
+    tap: Tap,
     media: Option<Box<MediaKeys>>,
     paths: PathTable,
     /// The newest authenticated STUN request on any path.
@@ -116,28 +115,21 @@ impl Session {
         params: &WebRtcParams,
     ) -> Result<Session, SessionError> {
         check_credentials(params)?;
-        let keys = KeySlot::default();
+        let tap = Tap::with_datagrams();
         let start = ctx.instant(now);
         let config = RtcConfig::new()
             .set_crypto_provider(ctx.crypto().clone())
             .set_dtls_cert(ctx.certificate().clone())
             .set_dtls_version(DtlsVersion::Auto)
+            // Its ICE agent is told of nothing: STUN is answered here.
             .set_ice_lite(true)
-            .set_local_ice_credentials(IceCreds {
-                ufrag: params.local_ufrag.clone(),
-                pass: params.local_pwd.clone(),
-            })
             .clear_codecs()
             .clear_extension_map()
             .set_sctp_max_message_size(DATA_MESSAGE_MAX as u32)
             .set_sctp_max_buffered_amount(limits::DATA_BUFFER);
-        let mut rtc = build_with(ctx.dtls(), &keys, || config.build(start));
-        let engine = |e: &dyn std::fmt::Display| SessionError::Engine(e.to_string());
-        let candidate =
-            Candidate::host(PLACEHOLDER_LOCAL, Protocol::Udp).map_err(|e| engine(&e))?;
-        rtc.add_local_candidate(candidate);
-        let mut api = rtc.direct_api();
-        start_engine(&mut api, params).map_err(|e| engine(&e))?;
+        let mut rtc = build_with(ctx.dtls(), &tap, || config.build(start));
+        start_engine(&mut rtc.direct_api(), params)
+            .map_err(|e| SessionError::Engine(e.to_string()))?;
 
         let mut session = Session {
             id,
@@ -148,7 +140,7 @@ impl Session {
             },
             rtc,
             rtc_timeout: now,
-            keys,
+            tap,
             media: None,
             paths: PathTable::default(),
             last_consent: now,
@@ -351,7 +343,12 @@ impl Session {
 
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<SessionOutput> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        // Empty again, and a check from the client is seconds away: idle sessions hold no room.
+        if output.is_none() && self.outputs.capacity() > 0 {
+            self.outputs = VecDeque::new();
+        }
+        output
     }
 
     /// Ends the session: sends a DTLS close_notify if there is somebody to tell, then
@@ -372,7 +369,6 @@ impl Session {
             Stun::Request(request) => request,
             Stun::Indication => return Ok(()),
         };
-        let contents = DatagramRecv::try_from(packet).map_err(|_| Refusal::StunMalformed)?;
         self.last_consent = self.last_consent.max(now);
         let change = self.paths.on_stun(now, from, request.use_candidate());
         self.on_change(from, change);
@@ -380,9 +376,9 @@ impl Session {
             self.outputs
                 .push_back(SessionOutput::Transmit { path: from, bytes });
         }
-        // A STUN request cannot make str0m fail: it has no transport state behind it.
-        self.receive(now, contents)
-            .map_err(|_| Refusal::StunMalformed)
+        // What DTLS said before there was a path can go now.
+        self.send_dtls();
+        Ok(())
     }
 
     fn handle_dtls(&mut self, now: Time, from: &Path, packet: &[u8]) -> Result<(), Refusal> {
@@ -447,6 +443,7 @@ impl Session {
         while self.state != State::Closed {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(t)) => {
+                    self.send_dtls();
                     // Never a timer in the past: the caller would spin on it.
                     self.rtc_timeout = self.ctx.time(t).max(now + limits::TIMER_STEP);
                     if peer_closed {
@@ -454,7 +451,8 @@ impl Session {
                     }
                     return;
                 }
-                Ok(Output::Transmit(t)) => self.on_transmit(t),
+                // DTLS is tapped, STUN is answered here, and there is no media.
+                Ok(Output::Transmit(_)) => {}
                 // What str0m sends in answer still comes.
                 Ok(Output::Event(Event::Closed)) => peer_closed = true,
                 Ok(Output::Event(event)) => self.on_event(event),
@@ -471,12 +469,14 @@ impl Session {
         }
     }
 
-    /// DTLS goes where the client is; STUN was answered already, and there is no media.
-    fn on_transmit(&mut self, transmit: Transmit) {
-        let bytes = Vec::from(transmit.contents);
-        if let (PacketKind::Dtls, Some(path)) = (classify(&bytes), self.paths.current()) {
+    /// DTLS goes where the client is, and waits until it has said where that is.
+    fn send_dtls(&mut self) {
+        let Some(path) = self.paths.current().copied() else {
+            return;
+        };
+        while let Some(bytes) = self.tap.take_datagram() {
             self.outputs
-                .push_back(SessionOutput::Transmit { path: *path, bytes });
+                .push_back(SessionOutput::Transmit { path, bytes });
         }
     }
 
@@ -504,7 +504,7 @@ impl Session {
             Some(ProtocolVersion::DTLS1_3) => "1.3",
             _ => "1.2",
         };
-        let Some(keys) = self.keys.take().filter(|_| known_peer) else {
+        let Some(keys) = self.tap.take_keys().filter(|_| known_peer) else {
             return self.finish(CloseReason::DtlsFailed);
         };
         match MediaKeys::new(self.ctx.srtp(), &keys) {
@@ -572,13 +572,8 @@ fn check_credentials(params: &WebRtcParams) -> Result<(), SessionError> {
     ok.then_some(()).ok_or(SessionError::IceCredentials)
 }
 
-/// Tells str0m who the client is. The relay is ICE-lite, DTLS server and SCTP server.
+/// Tells str0m who the client is. The relay is DTLS server and SCTP server.
 fn start_engine(api: &mut DirectApi<'_>, params: &WebRtcParams) -> Result<(), RtcError> {
-    api.set_ice_controlling(false);
-    api.set_remote_ice_credentials(IceCreds {
-        ufrag: params.remote_ufrag.clone(),
-        pass: params.remote_pwd.clone(),
-    });
     api.set_remote_fingerprint(Fingerprint {
         hash_func: "sha-256".into(),
         bytes: params.remote_fingerprint.to_vec(),

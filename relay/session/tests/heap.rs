@@ -1,58 +1,17 @@
 //! What a session costs in heap, and that sealing and opening cost none.
-#![expect(
-    unsafe_code,
-    reason = "a global allocator that counts is unsafe to implement"
-)]
 
 mod common;
 
 use common::{Setup, World, context, params, rtp_header, start_client, udp};
+use sealcast_heap::{allocations, held_by};
 use sealcast_model::{SessionId, Time};
 use sealcast_session::Session;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 use str0m::RtcConfig;
 
-struct Counting;
-
-thread_local! {
-    /// Bytes allocated and not freed by this thread, and allocations made by it.
-    static LIVE: Cell<i64> = const { Cell::new(0) };
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-fn add(bytes: i64, allocations: u64) {
-    LIVE.set(LIVE.get() + bytes);
-    COUNT.set(COUNT.get() + allocations);
-}
-
-// SAFETY: every call is passed to the system allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        add(layout.size() as i64, 1);
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        add(-(layout.size() as i64), 0);
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        add(size as i64 - layout.size() as i64, 1);
-        // SAFETY: as the caller promised.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// An idle session, connected with data channel. What AWS-LC allocates in C is not counted.
+/// An idle session, connected with data channel; what AWS-LC allocates in C is counted.
 #[test]
 fn an_idle_session_takes_less_than_40_kib_of_heap() {
     let mut world = World::connected(Setup::default());
@@ -66,15 +25,11 @@ fn an_idle_session_takes_less_than_40_kib_of_heap() {
     start_client(&mut other, &params, &ctx);
     let spare = Session::new(Time::ZERO, &ctx, SessionId(8), &params).unwrap();
 
-    let before = LIVE.get();
-    let idle = std::mem::replace(&mut world.session, spare);
-    drop(idle);
-    let heap = before - LIVE.get();
+    let heap = held_by(std::mem::replace(&mut world.session, spare));
     println!(
         "idle session: {heap} B heap + {} B struct",
         size_of::<Session>()
     );
-    assert!(heap > 1_000, "the count works");
     assert!(heap < 40 * 1_024, "{heap} B");
 }
 
@@ -100,14 +55,15 @@ fn sealing_and_opening_allocate_nothing() {
     assert!(from_client.len() >= 199);
     let from = udp(common::addr(common::CLIENT));
     let mut out = [0; 1_200];
-    let before = COUNT.get();
-    for (seq, packet) in (1u16..).zip(&mut from_client) {
-        world
-            .session
-            .seal_rtp(&rtp_header(seq), &[7; 1_000], &mut out)
-            .unwrap();
-        world.session.open_rtp(world.now, &from, packet).unwrap();
-        assert!(world.session.path().is_some());
-    }
-    assert_eq!(COUNT.get(), before);
+    let made = allocations(|| {
+        for (seq, packet) in (1u16..).zip(&mut from_client) {
+            world
+                .session
+                .seal_rtp(&rtp_header(seq), &[7; 1_000], &mut out)
+                .unwrap();
+            world.session.open_rtp(world.now, &from, packet).unwrap();
+            assert!(world.session.path().is_some());
+        }
+    });
+    assert_eq!(made, 0);
 }

@@ -62,6 +62,7 @@ impl Demux {
             let oldest = owned.remove(0);
             self.unroute(&oldest, key);
         }
+        owned.reserve_exact(1);
         owned.push(path);
     }
 

@@ -143,8 +143,9 @@ impl Mesh {
         true
     }
 
-    /// Another shard says whose a 5-tuple is.
-    pub(crate) fn on_route(&mut self, from: ShardId, letter: &Letter) {
+    /// Another shard says whose a 5-tuple is. What there is no room for is counted: its datagrams are
+    /// dropped here.
+    pub(crate) fn on_route(&mut self, from: ShardId, letter: &Letter, stats: &ShardStats) {
         let Some(routes) = &mut self.routes else {
             return;
         };
@@ -154,6 +155,7 @@ impl Mesh {
             {
                 routes.by_path.insert(*path, from);
             }
+            Letter::Route(_) => stats.add(Counter::MeshRoutesFull, 1),
             Letter::Unroute(path) if routes.by_path.get(path) == Some(&from) => {
                 routes.by_path.remove(path);
             }
@@ -267,4 +269,41 @@ impl std::fmt::Debug for Mesh {
 fn shard_of(ufrag: &str) -> Option<ShardId> {
     let digits = ufrag.get(..2)?;
     u16::from_str_radix(digits, 16).ok().map(ShardId)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sealcast_session::Transport;
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    fn path(client: u32) -> Path {
+        Path {
+            transport: Transport::Udp,
+            local: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+            remote: SocketAddr::from((Ipv4Addr::from(client), 2)),
+        }
+    }
+
+    #[test]
+    fn a_full_table_of_routes_counts_what_it_refuses_and_takes_again_what_leaves() {
+        let mut mesh = Mesh::of(2).remove(0);
+        mesh.share_port();
+        let stats = ShardStats::default();
+        let other = ShardId(1);
+        for client in 0..MESH_ROUTES as u32 + 3 {
+            mesh.on_route(other, &Letter::Route(path(client)), &stats);
+        }
+        assert_eq!(stats.get(Counter::MeshRoutesFull), 3);
+        // Said again, it is no news.
+        mesh.on_route(other, &Letter::Route(path(0)), &stats);
+        mesh.on_route(other, &Letter::Unroute(path(1)), &stats);
+        mesh.on_route(other, &Letter::Route(path(MESH_ROUTES as u32)), &stats);
+        assert_eq!(stats.get(Counter::MeshRoutesFull), 3);
+        let known = |mesh: &Mesh, client| {
+            let routes = mesh.routes.as_ref().unwrap();
+            routes.by_path.contains_key(&path(client))
+        };
+        assert!(known(&mesh, 0) && !known(&mesh, 1) && known(&mesh, MESH_ROUTES as u32));
+    }
 }

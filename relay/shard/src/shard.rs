@@ -120,7 +120,7 @@ impl Shard {
             mesh.prepare();
         }
         for (from, letter) in routes {
-            mesh.on_route(from, &letter);
+            mesh.on_route(from, &letter, &self.stats);
         }
         self.mesh = Some(mesh);
         more

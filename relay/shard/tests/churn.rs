@@ -1,58 +1,21 @@
 //! People come and go, and the shard holds no more than before: its heap after many turns of a
 //! small room is its heap after few.
 //!
-//! Counted is what dropping the shard frees, so nothing of the test's own is in it. Time is
+//! Counted is what dropping the shard frees, in Rust and in C, so nothing of the test's own is in it. Time is
 //! virtual; ten minutes of calls take seconds.
 #![allow(
     clippy::unwrap_used,
     reason = "a test helper that fails is a failed test"
 )]
-#![expect(unsafe_code, reason = "a global allocator that counts")]
 
 mod common;
 #[path = "common/world.rs"]
 mod world;
 
+use sealcast_heap::held_by;
 use sealcast_model::{CloseReason, Command, Gauge, MediaKind, SessionId, TrackId};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::time::Duration;
 use world::World;
-
-thread_local! {
-    static LIVE: Cell<i64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-fn add(bytes: i64) {
-    // A thread that ends has nothing to count any more.
-    let _ = LIVE.try_with(|live| live.set(live.get() + bytes));
-}
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        add(layout.size() as i64);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        add(size as i64 - layout.size() as i64);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.realloc(ptr, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        add(-(layout.size() as i64));
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// People in the room at any time.
 const PRESENT: usize = 3;
@@ -105,9 +68,7 @@ fn heap_after(turns: usize) -> (i64, u64) {
         subscriptions as u64
     );
     let missing = world.stats.gauge(Gauge::PoolCapacity) - world.stats.gauge(Gauge::PoolFree);
-    let before = LIVE.get();
-    drop(world.shard);
-    (before - LIVE.get(), missing)
+    (held_by(world.shard), missing)
 }
 
 #[test]

@@ -6,66 +6,19 @@
     clippy::unwrap_used,
     reason = "a test helper that fails is a failed test"
 )]
-#![expect(unsafe_code, reason = "a global allocator that counts")]
 
 mod common;
 #[path = "common/world.rs"]
 mod world;
 
 use common::instant;
+use sealcast_heap::allocations;
 use sealcast_model::{MediaKind, Source, Time};
 use sealcast_rtp::demux::{Protocol, classify};
 use sealcast_shard::{EgressBatch, Outbox, SendReport};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use world::{World, path};
-
-thread_local! {
-    static COUNTING: Cell<bool> = const { Cell::new(false) };
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counter;
-
-fn count() {
-    if COUNTING.try_with(Cell::get).unwrap_or(false) {
-        ALLOCATIONS.with(|a| a.set(a.get() + 1));
-    }
-}
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counter {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.realloc(ptr, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counter = Counter;
-
-/// Counts `work`'s allocations.
-fn allocations(work: impl FnOnce()) -> u64 {
-    ALLOCATIONS.set(0);
-    COUNTING.set(true);
-    work();
-    COUNTING.set(false);
-    ALLOCATIONS.get()
-}
 
 /// Counts datagrams and drops them.
 struct Void {
@@ -91,7 +44,6 @@ const RECEIVERS: usize = 4;
 #[test]
 fn a_forwarded_packet_allocates_nothing() {
     let mut world = World::room(RECEIVERS + 1);
-    assert!(allocations(|| drop(Box::new(0))) > 0, "the counter counts");
     // Warm-up: streams, histories and buffers come to be.
     world.send_frames(0, 50, PACKETS);
 

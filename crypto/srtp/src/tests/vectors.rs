@@ -149,8 +149,8 @@ const RFC_7714: [(Profile, &str, &str, &str); 2] = [
 fn rfc_7714_contexts(backend: Backend, profile: Profile, key: &str) -> (Outbound, Inbound) {
     let keys = SessionKeys::from_parts(profile, &hex(key), b"Quid pro quo");
     (
-        Outbound::from_session_keys(backend, &keys, &keys, 1).unwrap(),
-        Inbound::from_session_keys(backend, &keys, &keys, 1).unwrap(),
+        Outbound::from_session_keys(backend, keys.clone(), &keys, 1).unwrap(),
+        Inbound::from_session_keys(backend, keys.clone(), &keys, 1).unwrap(),
     )
 }
 

@@ -39,17 +39,14 @@ pub(crate) fn config(bind: &str) -> ShardIoConfig {
 }
 
 impl Relay {
-    /// Starts a shard; `prepare` runs on its thread before anything else.
-    pub(crate) fn start(config: &ShardIoConfig, prepare: impl FnOnce() + Send + 'static) -> Relay {
+    /// Starts a shard.
+    pub(crate) fn start(config: &ShardIoConfig) -> Relay {
         let clock = Clock::start();
         let ctx = SessionContext::generate(clock.epoch(), Backend::AwsLcRs).unwrap();
         let (to, events) = channel();
         let sink = move |_, event| to.send(event).map_err(|e| e.0);
         let (io, port) = ShardIo::bind(config, ctx.clone(), clock, Box::new(sink)).unwrap();
-        let thread = std::thread::spawn(move || {
-            prepare();
-            io.run()
-        });
+        let thread = std::thread::spawn(move || io.run());
         Relay {
             ctx,
             port,

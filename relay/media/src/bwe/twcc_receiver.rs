@@ -30,7 +30,8 @@ const MISSING: i64 = i64::MIN;
 #[derive(Debug)]
 pub struct TwccReceiver {
     extender: SeqExtender,
-    /// Arrival in microseconds, at place `number % WINDOW`, for `newest - WINDOW + 1..=newest`.
+    /// Arrival in microseconds, at place `number % WINDOW`, for `newest - WINDOW + 1..=newest`. Empty
+    /// before the first packet: who never sends holds no room for it.
     arrivals: Box<[i64]>,
     newest: u64,
     /// The first number to report next.
@@ -52,7 +53,7 @@ impl TwccReceiver {
     pub fn new() -> Self {
         TwccReceiver {
             extender: SeqExtender::new(),
-            arrivals: vec![MISSING; WINDOW].into_boxed_slice(),
+            arrivals: Box::default(),
             newest: 0,
             begin: 0,
             feedback_count: 0,
@@ -66,6 +67,7 @@ impl TwccReceiver {
         let first = self.extender.newest().is_none();
         let number = self.extender.extend(sequence);
         if first {
+            self.arrivals = vec![MISSING; WINDOW].into_boxed_slice();
             (self.newest, self.begin) = (number, number);
         } else if number > self.newest {
             self.slide_to(number);

@@ -8,7 +8,7 @@ use super::repair::retransmission;
 use crate::api::{Egress, MediaEvent, PacketMeta, PeerKey};
 use crate::bwe::Subscription as Wish;
 use crate::bwe::{Decision, Estimator, LayerRate, MAX_LAYERS, Priority, RequestId};
-use crate::downlink::Control;
+use crate::downlink::{Control, Downlink};
 use crate::header::{Elements, PacketFields};
 use crate::layers::Layers;
 use crate::limits::{ALLOCATION_INTERVAL, HEADER_MAX, PADDING_PER_TURN};
@@ -49,6 +49,15 @@ pub(super) struct Grant {
 impl Engine {
     pub(super) fn control(&mut self, key: u32) -> Option<&mut Control> {
         self.downlinks.get_mut(key as usize)?.control.as_deref_mut()
+    }
+
+    /// A subscriber is shown its first track: its path is to be controlled from now on.
+    pub(super) fn begin_control(&mut self, now: Time, key: u32) {
+        let connected = self.peer(key).is_some_and(|peer| peer.connected);
+        let downlink = self.downlinks.get_mut(key as usize);
+        if downlink.is_some_and(Downlink::begin_control) && connected {
+            self.timers.set(now, Timer::Bandwidth(key));
+        }
     }
 
     /// A subscriber's feedback arrived.

@@ -165,6 +165,11 @@ impl Engine {
             self.remove_track(now, None, track);
         }
         self.remap_payload_types(key);
+        // It may tell of its path now and not have before.
+        let shown = |peer: &Peer| peer.subscriptions().next().is_some();
+        if self.peer(key).is_some_and(shown) {
+            self.begin_control(now, key);
+        }
         self.publish_gauges();
         Ok(())
     }

@@ -349,6 +349,9 @@ impl Engine {
             return;
         };
         self.leave_track(subscription);
+        if target.is_some() {
+            self.begin_control(now, key);
+        }
         let controlled = self.control(key).is_some();
         if let Some((index, payload_types)) = target
             && let Some(track) = self.tracks.get_mut(index)

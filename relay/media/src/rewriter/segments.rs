@@ -14,9 +14,6 @@ struct Segment {
     out: u64,
     /// The incoming number that lies there.
     sequence: u64,
-    source: StreamLife,
-    /// Counts attachments: segments of different ones never mix.
-    attachment: u32,
 }
 
 impl Segment {
@@ -37,12 +34,13 @@ pub(crate) struct Origin {
     pub(crate) index: u64,
 }
 
-/// A bounded row of segments, oldest first.
+/// A bounded row of segments of the present source, oldest first. What came from an earlier one is
+/// neither mapped nor sent again.
 #[derive(Clone, Debug)]
 pub(crate) struct Segments {
     row: VecDeque<Segment>,
-    attached: bool,
-    attachment: u32,
+    /// While attached; without one the row is empty.
+    source: Option<StreamLife>,
     /// The next incoming number, while attached.
     next_sequence: u64,
     /// The outgoing index that it gets.
@@ -57,29 +55,26 @@ impl Segments {
     pub(crate) fn new(first_out: u64) -> Self {
         Segments {
             row: VecDeque::with_capacity(REWRITER_SEGMENTS),
-            attached: false,
-            attachment: 0,
+            source: None,
             next_sequence: 0,
             next_out: first_out,
         }
     }
 
     pub(crate) fn attach(&mut self, source: StreamLife, sequence: u64) {
-        self.attached = true;
-        self.attachment = self.attachment.wrapping_add(1);
+        self.source = Some(source);
+        self.row.clear();
         self.next_sequence = sequence;
-        self.push(source);
+        self.push();
     }
 
     pub(crate) fn detach(&mut self) {
-        self.attached = false;
+        self.source = None;
+        self.row.clear();
     }
 
     #[inline]
     pub(crate) fn map(&mut self, sequence: u64) -> Option<u64> {
-        if !self.attached {
-            return None;
-        }
         if sequence < self.next_sequence {
             return self.find(sequence);
         }
@@ -90,7 +85,7 @@ impl Segments {
     }
 
     pub(crate) fn skip(&mut self, sequence: u64) {
-        if !self.attached || sequence < self.next_sequence {
+        if sequence < self.next_sequence {
             return;
         }
         let Some(last) = self.row.back().copied() else {
@@ -99,16 +94,14 @@ impl Segments {
         // The skipped packet's own place goes to the one that follows it.
         self.next_out = last.place(sequence);
         self.next_sequence = sequence + 1;
-        self.push(last.source);
+        self.push();
     }
 
     /// Starts a segment at the next numbers. An empty last segment is replaced.
-    fn push(&mut self, source: StreamLife) {
+    fn push(&mut self) {
         let segment = Segment {
             out: self.next_out,
             sequence: self.next_sequence,
-            source,
-            attachment: self.attachment,
         };
         if let Some(last) = self.row.back_mut()
             && last.out == segment.out
@@ -126,9 +119,6 @@ impl Segments {
     fn find(&self, sequence: u64) -> Option<u64> {
         let mut end = self.next_out;
         for segment in self.row.iter().rev() {
-            if segment.attachment != self.attachment {
-                return None;
-            }
             if segment.sequence <= sequence {
                 let out = segment.place(sequence);
                 return (out < end).then_some(out);
@@ -144,14 +134,9 @@ impl Segments {
         let newest = self.next_out.checked_sub(1)?;
         // The latest index not above the newest that ends in these 16 bits.
         let index = newest.checked_sub(u64::from((newest as u16).wrapping_sub(sequence)))?;
-        let segment = self
-            .row
-            .iter()
-            .rev()
-            .find(|segment| segment.out <= index)
-            .filter(|segment| self.attached && segment.attachment == self.attachment)?;
+        let segment = self.row.iter().rev().find(|segment| segment.out <= index)?;
         Some(Origin {
-            source: segment.source,
+            source: self.source?,
             sequence: segment.sequence + (index - segment.out),
             index,
         })

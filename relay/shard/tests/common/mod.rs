@@ -43,6 +43,10 @@ pub(crate) struct Shape {
     pub(crate) slots: u16,
     pub(crate) dtls: DtlsVersion,
     pub(crate) tcp: bool,
+    /// Offers NACK and transport-wide congestion control, as browsers do. str0m then gives neither.
+    pub(crate) feedback: bool,
+    /// Offers nothing to send.
+    pub(crate) listens: bool,
 }
 
 impl Shape {
@@ -51,6 +55,8 @@ impl Shape {
             slots,
             dtls: DtlsVersion::Auto,
             tcp: false,
+            feedback: false,
+            listens: false,
         }
     }
 }
@@ -89,7 +95,7 @@ impl Client {
             .set_rtp_mode(true)
             .set_dtls_version(shape.dtls)
             .build(start);
-        let media = session_media(index, shape.slots);
+        let media = session_media(index, shape);
         let params = params(index, &mut rtc);
         let proto = if shape.tcp {
             let candidate = Candidate::builder().tcp().host(local);
@@ -303,36 +309,41 @@ fn kind(kind: MediaKind) -> str0m::media::MediaKind {
     }
 }
 
-fn codec(codec: Codec) -> CodecParams {
+fn codec(codec: Codec, feedback: bool) -> CodecParams {
     CodecParams {
         pt: if codec == Codec::Opus { OPUS } else { VP8 },
         codec,
         profile: 0,
         rtx_pt: None,
-        nack: false,
+        nack: feedback,
         pli: true,
         fir: false,
-        transport_cc: false,
+        transport_cc: feedback,
         remb: false,
     }
 }
 
-fn session_media(index: u32, slots: u16) -> SessionMedia {
+fn session_media(index: u32, shape: Shape) -> SessionMedia {
     let codecs = [
         (MediaKind::Audio, Codec::Opus),
         (MediaKind::Video, Codec::Vp8),
     ];
     let mid = |n: u16| Mid::new(n.to_string().as_bytes()).unwrap();
+    let mut extensions = vec![(4, HeaderExtension::Mid)];
+    if shape.feedback {
+        extensions.push((5, HeaderExtension::TransportCc));
+    }
     SessionMedia {
-        extensions: vec![(4, HeaderExtension::Mid)],
+        extensions,
         extmap_allow_mixed: false,
         receive: codecs
             .iter()
             .enumerate()
+            .filter(|_| !shape.listens)
             .map(|(i, (kind, c))| ReceiveMedia {
                 mid: mid(i as u16),
                 kind: *kind,
-                codecs: vec![codec(*c)],
+                codecs: vec![codec(*c, shape.feedback)],
                 rids: Vec::new(),
                 ssrcs: vec![AnnouncedSsrc {
                     ssrc: 0x1000_0000 + index * 16 + i as u32,
@@ -340,14 +351,14 @@ fn session_media(index: u32, slots: u16) -> SessionMedia {
                 }],
             })
             .collect(),
-        slots: (0..2 * slots)
+        slots: (0..2 * shape.slots)
             .map(|n| {
                 let (kind, c) = codecs[usize::from(n % 2)];
                 SlotMedia {
                     slot: SlotId(n),
                     mid: mid(n + 2),
                     kind,
-                    codecs: vec![codec(c)],
+                    codecs: vec![codec(c, shape.feedback)],
                     ssrc: SLOT_SSRC + u32::from(n),
                     rtx_ssrc: None,
                 }

@@ -84,6 +84,10 @@ impl World {
     }
 
     pub(crate) fn add_client(&mut self, slots: u16) {
+        self.add(Shape::slots(slots));
+    }
+
+    pub(crate) fn add(&mut self, shape: Shape) {
         let index = self.clients.len();
         let client = Client::new(
             index as u32,
@@ -91,7 +95,7 @@ impl World {
             client_addr(index),
             relay(),
             &self.ctx,
-            Shape::slots(slots),
+            shape,
         );
         self.shard.handle_command(self.now, client.open(1));
         self.clients.push(client);
