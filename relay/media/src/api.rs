@@ -55,6 +55,13 @@ pub trait Egress {
     /// different bytes.
     fn rtp(&mut self, to: PeerKey, index: u64, header: &[u8], payload: &[u8], meta: PacketMeta);
 
+    /// Packets for `to` will follow, those for one or two other peers in between: a hint to have at
+    /// hand what they need. It changes nothing.
+    fn prepare(&mut self, _to: PeerKey) {}
+
+    /// This address will be read soon. A hint, and nothing but: it need not even be valid.
+    fn prefetch(&self, _address: *const u8) {}
+
     /// A plaintext RTCP packet for `to`, compound or of reduced size.
     fn rtcp(&mut self, to: PeerKey, packet: &[u8]);
 

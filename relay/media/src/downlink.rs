@@ -97,6 +97,22 @@ impl Downlink {
         true
     }
 
+    /// Where that lies which a packet that leaves reads and writes.
+    #[inline]
+    pub(crate) fn hot(&self) -> impl Iterator<Item = *const u8> {
+        let control = self.control.as_deref();
+        control.into_iter().flat_map(|control| {
+            let first_sent = std::ptr::from_ref(&control.first_sent).cast();
+            control.estimator.hot().into_iter().chain([first_sent])
+        })
+    }
+
+    /// Where the next packet will be logged. Reads what [`hot`](Downlink::hot) names.
+    #[inline]
+    pub(crate) fn hot_log(&self) -> Option<*const u8> {
+        Some(self.control.as_deref()?.estimator.hot_log())
+    }
+
     /// The number of the next packet.
     #[inline]
     pub(crate) fn next(&self) -> u16 {

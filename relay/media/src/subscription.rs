@@ -145,6 +145,14 @@ impl Subscription {
         self.rewriter.detach();
     }
 
+    /// The cache lines of a subscription at this address, none of which is read.
+    #[inline]
+    pub(crate) fn lines(at: *const u8) -> impl Iterator<Item = *const u8> {
+        const LINE: usize = 64;
+        let lines = 0..size_of::<Option<Subscription>>().div_ceil(LINE);
+        lines.map(move |line| at.wrapping_add(line * LINE))
+    }
+
     /// Whether packets of its track go to its receiver.
     #[inline]
     pub(crate) fn forwards(&self) -> bool {

@@ -192,8 +192,10 @@ impl Stage {
     }
 }
 
-/// Everything one shard counts.
+/// Everything one shard counts. On cache lines of its own (two, since processors fetch pairs), or
+/// what another thread writes beside it would be written into this shard's cache, packet by packet.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct ShardStats {
     counters: [AtomicU64; Counter::ALL.len()],
     gauges: [AtomicU64; Gauge::ALL.len()],

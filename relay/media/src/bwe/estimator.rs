@@ -175,6 +175,22 @@ impl Estimator {
         self.log.next_sequence()
     }
 
+    /// Where that lies which [`on_sent`](Self::on_sent) reads and writes.
+    #[inline]
+    pub(crate) fn hot(&self) -> [*const u8; 3] {
+        [
+            std::ptr::from_ref(&self.log).cast(),
+            std::ptr::from_ref(&self.sent).cast(),
+            std::ptr::from_ref(&self.silence_at).cast(),
+        ]
+    }
+
+    /// Where the next packet will be logged. Reads what [`hot`](Self::hot) names.
+    #[inline]
+    pub(crate) fn hot_log(&self) -> *const u8 {
+        self.log.hot()
+    }
+
     /// A packet leaves; its transport-wide sequence number.
     #[inline]
     pub fn on_sent(&mut self, packet: SentPacket) -> u16 {

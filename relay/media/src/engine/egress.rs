@@ -98,7 +98,9 @@ impl Engine {
         };
         let mut keyframe_wanted = false;
         let mut header = [0; HEADER_MAX];
+        let mut ahead = Ahead::of(&track.subscriptions);
         for subscription in &track.subscriptions {
+            ahead.fetch(&self.subscriptions, &self.downlinks, egress);
             let Some(sub) = self
                 .subscriptions
                 .get_mut(*subscription)
@@ -209,6 +211,63 @@ fn leave_out(sub: &mut Subscription, sequence: u64, packet: &Incoming) {
         (packet.descriptor, packet.numbers.and_then(|n| n.picture_id))
     {
         sub.rewriter.picture_id.skip(id);
+    }
+}
+
+/// Fetches the state of receivers that are yet to be sent to. It is spread over memory, and has left
+/// the nearest caches by the time that the next frame comes; each step finds what the next one
+/// fetches.
+struct Ahead<'a> {
+    subscriptions: &'a [u32],
+    /// The next to fetch the subscription of.
+    next: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// Receivers between the first step for one and its turn: three further steps and one to spare.
+    const STEPS: usize = 4;
+
+    fn of(subscriptions: &'a [u32]) -> Self {
+        Ahead {
+            subscriptions,
+            next: 0,
+        }
+    }
+
+    /// To be called before each receiver's turn.
+    #[inline]
+    fn fetch<E: Egress>(
+        &mut self,
+        subscriptions: &Slab<Subscription>,
+        downlinks: &[Downlink],
+        egress: &mut E,
+    ) {
+        // Before the first one's turn, all steps for those that come at once.
+        let steps = if self.next == 0 { Self::STEPS } else { 1 };
+        for _ in 0..steps {
+            let back = |steps: usize| {
+                let at = self.next.checked_sub(steps)?;
+                self.subscriptions.get(at).copied()
+            };
+            if let Some(first) = back(0) {
+                let lines = Subscription::lines(subscriptions.address(first));
+                lines.for_each(|at| egress.prefetch(at));
+            }
+            let downlink = |index| {
+                let peer = subscriptions.get(index)?.peer;
+                Some((PeerKey(peer), downlinks.get(peer as usize)?))
+            };
+            if let Some((peer, downlink)) = back(1).and_then(downlink) {
+                egress.prepare(peer);
+                downlink.hot().for_each(|at| egress.prefetch(at));
+            }
+            if let Some((_, downlink)) = back(2).and_then(downlink)
+                && let Some(at) = downlink.hot_log()
+            {
+                egress.prefetch(at);
+            }
+            self.next += 1;
+        }
     }
 }
 
