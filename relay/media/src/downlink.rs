@@ -45,6 +45,8 @@ pub(crate) struct Control {
     pub(crate) allocated: u64,
     /// The estimate that the client was told last, and when.
     told: Option<(u64, Time)>,
+    /// Audio goes without redundancy.
+    pub(crate) lean: bool,
     /// It is listed to be divided anew with the next flush.
     pub(crate) listed: bool,
     /// What there is to divide it among has changed.
@@ -144,6 +146,7 @@ impl Control {
             allocated_at: Time::ZERO,
             allocated: 0,
             told: None,
+            lean: false,
             listed: false,
             stale: false,
         }

@@ -23,9 +23,14 @@ use sealcast_model::{Counter, MediaKind, Source, Time};
 use sealcast_rtp::ext::AbsSendTime;
 use sealcast_rtp::set_sequence_number;
 
-/// What an audio track is taken to cost before it is measured, bits per second: Opus as browsers
-/// send it, with headers.
+/// The least that an audio track is taken to cost, bits per second: Opus as browsers send it, with
+/// headers. With redundancy, or in stereo, it is measured to cost more; in silence it costs less,
+/// which nobody is to count on.
 const AUDIO_RATE: u64 = 50_000;
+
+/// Beside pictures, audio is sent without redundancy where, with it, it would take more than one
+/// part in this many of the path: repeating what may not have been lost is worth less than they are.
+const REDUNDANCY_SHARE: u64 = 4;
 
 /// Content of a padding packet. RFC 3550 §5.1: "The last octet of the padding contains a count of
 /// how many padding octets should be ignored, including itself."
@@ -137,7 +142,14 @@ impl Engine {
             return;
         };
         let slots = || (0..).zip(peer.slots.iter().map(|slot| slot.subscription));
+        let shown = slots().filter_map(|(_, sub)| self.subscriptions.get(sub?));
+        let shown = shown.filter_map(|sub| self.tracks.get(sub.track?));
+        let lean = is_lean(shown, &self.streams, available, control.lean);
+        control.lean = lean;
         for (at, subscription) in slots() {
+            if let Some(sub) = subscription.and_then(|s| self.subscriptions.get_mut(s)) {
+                sub.lean = lean;
+            }
             let sub = subscription.and_then(|s| self.subscriptions.get(s));
             match sub.and_then(|sub| wish(&self.tracks, &self.streams, sub, at)) {
                 Some(wish) => {
@@ -338,7 +350,9 @@ fn wish(
         Source::Camera => Priority::Other,
     };
     let layer_count = if priority == Priority::Audio {
-        layers[0].bitrate = AUDIO_RATE;
+        let whole = audio_rate(track, streams);
+        let plain = if sub.lean { whole / 2 } else { whole };
+        layers[0].bitrate = plain.max(AUDIO_RATE);
         1
     } else {
         fill(&mut layers, track, streams, sub.cap);
@@ -360,6 +374,36 @@ fn wish(
         wish.required_layer = wish.highest_useful().unwrap_or(0) as u8;
     }
     Some(wish)
+}
+
+/// What an audio track costs as it comes, redundancy included.
+fn audio_rate(track: &Track, streams: &Slab<RtpStream>) -> u64 {
+    let streams = track.encodings.iter().filter_map(|e| streams.get(*e));
+    let measured = streams.map(|stream| stream.meter.rate(0, 0)).max();
+    measured.unwrap_or(0).max(AUDIO_RATE)
+}
+
+/// Whether audio is to go without redundancy on a path that carries `available` bits per second
+/// and shows these tracks, if it went without, or with it, until now.
+fn is_lean<'a>(
+    shown: impl Iterator<Item = &'a Track>,
+    streams: &Slab<RtpStream>,
+    available: u64,
+    lean: bool,
+) -> bool {
+    let (mut audio, mut pictures) = (0u64, false);
+    for track in shown.filter(|track| !track.muted && !track.blocked) {
+        if track.source != Source::Audio {
+            pictures = true;
+        } else if track.audible {
+            audio += audio_rate(track, streams);
+        }
+    }
+    // Audio alone does not fill a path, and so does not find out how much it carries.
+    let share = if pictures { REDUNDANCY_SHARE } else { 1 };
+    // What was too much is tried again with something to spare.
+    let needed = if lean { audio + audio / 4 } else { audio };
+    needed.saturating_mul(share) > available
 }
 
 /// The layers of a track that are sent, or would be if asked for: index `spatial × TEMPORAL +

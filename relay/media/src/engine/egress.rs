@@ -4,7 +4,7 @@ use super::Engine;
 use super::tracks::want_keyframe;
 use crate::api::{Egress, PacketMeta, PeerKey};
 use crate::downlink::Downlink;
-use crate::frame::{Descriptor, PictureNumbers};
+use crate::frame::{Descriptor, PictureNumbers, Rewritten};
 use crate::header::PacketFields;
 use crate::inbox::{Entry, Inbox, Incoming, Row};
 use crate::layers::{DecodeTargets, Selection};
@@ -304,9 +304,11 @@ impl Run<'_> {
             let Some(index) = sub.rewriter.map(entry.sequence) else {
                 continue;
             };
+            let redundant = matches!(packet.descriptor, Descriptor::Red(_));
+            let red = sub.red().filter(|_| redundant);
             let fields = PacketFields {
                 marker: packet.marker || ends_picture,
-                payload_type,
+                payload_type: red.map_or(payload_type, |types| types.packet),
                 sequence_number: index as u16,
                 timestamp: sub.rewriter.timestamp(packet.timestamp),
                 send_time: self.send_time,
@@ -347,19 +349,31 @@ impl Run<'_> {
             .get(..usize::from(packet.len))
             .unwrap_or_default();
         let header_len = sub.template.write(header, fields, bytes, &packet.elements);
-        let range = usize::from(packet.payload.start)..usize::from(packet.payload.end);
-        let renumbered = packet.numbers.and_then(|old| {
-            let new = PictureNumbers {
-                picture_id: old.picture_id.map(|id| sub.rewriter.picture_id.map(id)),
-                tl0_pic_idx: old
-                    .tl0_pic_idx
-                    .map(|tl0| sub.rewriter.tl0_pic_idx.map(tl0.into()) as u8),
-            };
-            (new != old).then_some((old, new))
-        });
+        let mut range = usize::from(packet.payload.start)..usize::from(packet.payload.end);
+        let rewritten = match (packet.descriptor, packet.numbers) {
+            (Descriptor::Red(layout), _) => match sub.red() {
+                Some(types) => Some((layout.payload_type, types.block))
+                    .filter(|(old, new)| old != new)
+                    .map(|(old, new)| (Rewritten::Blocks(old), Rewritten::Blocks(new))),
+                None => {
+                    range.start += layout.primary();
+                    None
+                }
+            },
+            (_, Some(old)) => {
+                let new = PictureNumbers {
+                    picture_id: old.picture_id.map(|id| sub.rewriter.picture_id.map(id)),
+                    tl0_pic_idx: old
+                        .tl0_pic_idx
+                        .map(|tl0| sub.rewriter.tl0_pic_idx.map(tl0.into()) as u8),
+                };
+                (new != old).then_some((Rewritten::Numbers(old), Rewritten::Numbers(new)))
+            }
+            _ => None,
+        };
         // The slot's descriptor is patched for this one packet and restored: sealing from the
         // slot stays the only copy.
-        if let Some((_, new)) = renumbered {
+        if let Some((_, new)) = rewritten {
             packet.descriptor.rewrite(
                 pool.bytes_mut(buf)
                     .get_mut(range.clone())
@@ -389,7 +403,7 @@ impl Run<'_> {
         }
         sub.octets = sub.octets.wrapping_add(payload.len() as u32);
         let len = (header_len + payload.len()) as u64;
-        if let Some((old, _)) = renumbered {
+        if let Some((old, _)) = rewritten {
             packet
                 .descriptor
                 .rewrite(pool.bytes_mut(buf).get_mut(range).unwrap_or_default(), old);

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::api::MediaEvent;
-use crate::frame::{FrameInfo, frame_number};
+use crate::frame::{Descriptor, FrameInfo, frame_number};
 use crate::header::{AUDIO_LEVEL, DEPENDENCY_DESCRIPTOR, Elements};
 use crate::inbox::Incoming;
 use crate::layers::FrameLayers;
@@ -157,6 +157,9 @@ impl Engine {
         };
         let frame = FrameInfo::read(placed.codec, payload, descriptor)
             .ok_or_else(|| skip(Some(Counter::DropRtpMalformed)))?;
+        if !self.is_redundancy_known(key, &placed, frame.descriptor) {
+            return Err(skip(Some(Counter::DropUnknownPayload)));
+        }
         self.check_seal(&placed, header.timestamp, payload, frame.start)
             .map_err(|refused| refused.unwrap_or_else(|| skip(Some(Counter::DropUnsealed))))?;
         self.on_media(now, &placed, &frame);
@@ -297,6 +300,22 @@ impl Engine {
             }
         }
         Ok(index)
+    }
+
+    /// Whether the blocks of RED are of the codec that its m-line has beside it; anything else is
+    /// no RED.
+    fn is_redundancy_known(&self, key: u32, placed: &Placed, descriptor: Descriptor) -> bool {
+        let Descriptor::Red(red) = descriptor else {
+            return true;
+        };
+        let media = self
+            .streams
+            .get(placed.stream)
+            .and_then(|stream| self.peer(key)?.sending.get(usize::from(stream.media)));
+        media.is_some_and(|media| {
+            let block = media.codec(red.payload_type).map(|at| &media.codecs[at]);
+            block.is_some_and(|codec| codec.codec == Codec::Opus)
+        })
     }
 
     /// The structural check. `Err(None)` leaves the packet out, `Err(Some(_))` says otherwise.

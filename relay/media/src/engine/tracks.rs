@@ -407,6 +407,7 @@ impl Engine {
             layers: LayerSelector::new(),
             cap: Layers::ALL,
             granted: Layers::ALL,
+            lean: false,
             pause: Pause::None,
             wanted: u16::MAX,
             retransmission: None,

@@ -120,6 +120,8 @@ words! {
     AudioCodec {
         /// RFC 7587.
         Opus = "opus",
+        /// RFC 2198.
+        Red = "red",
     }
 }
 
@@ -254,8 +256,9 @@ schema! {
         "clients send then cross from core to core.";
     "media.pin" media_pin: bool = "true",
         "Keep each shard on a core of its own. Only with at most as many shards as cores.";
-    "media.audio_codecs" media_audio_codecs: Vec<AudioCodec> = r#"["opus"]"#,
-        "Audio codecs that are negotiated.";
+    "media.audio_codecs" media_audio_codecs: Vec<AudioCodec> = r#"["opus", "red"]"#,
+        "Audio codecs that are negotiated. \"red\" is Opus in which each packet repeats the one before,"
+        "for those who offer it; it is of no use without \"opus\".";
     "media.video_codecs" media_video_codecs: Vec<VideoCodec> = r#"["VP8", "VP9", "AV1", "H264"]"#,
         "Video codecs that are negotiated. The order does not matter: the sender's counts.";
     "media.repair" media_repair: bool = "true",
