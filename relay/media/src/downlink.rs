@@ -24,8 +24,10 @@ enum Feedback {
     None,
     /// The client tells what it estimates itself (REMB).
     Estimates,
-    /// It tells when packets arrive.
+    /// It tells when packets arrive, by their transport-wide numbers.
     Arrivals,
+    /// It tells when packets arrive, by their streams' numbers (RFC 8888).
+    Reports,
 }
 
 /// Congestion control of one path.
@@ -36,8 +38,8 @@ pub(crate) struct Control {
     probe: Option<Probe>,
     /// The first packet left.
     pub(crate) first_sent: Option<Time>,
-    /// The client tells when packets arrive. If not, it estimates by itself (REMB).
-    tells_arrivals: bool,
+    /// What the client tells; never [`Feedback::None`].
+    feedback: Feedback,
     /// Feedback has come at least once.
     pub(crate) heard: bool,
     /// When bandwidth was last divided, and how much.
@@ -75,6 +77,8 @@ impl Downlink {
         let codecs = || media.slots.iter().flat_map(|slot| &slot.codecs);
         self.feedback = if codecs().any(|codec| codec.transport_cc) {
             Feedback::Arrivals
+        } else if codecs().any(|codec| codec.ccfb) {
+            Feedback::Reports
         } else if codecs().any(|codec| codec.remb) {
             Feedback::Estimates
         } else {
@@ -84,7 +88,7 @@ impl Downlink {
             self.control = None;
         }
         if let Some(control) = &mut self.control {
-            control.tells_arrivals = self.feedback == Feedback::Arrivals;
+            control.feedback = self.feedback;
         }
     }
 
@@ -94,8 +98,7 @@ impl Downlink {
         if self.feedback == Feedback::None || self.control.is_some() {
             return false;
         }
-        let tells_arrivals = self.feedback == Feedback::Arrivals;
-        self.control = Some(Box::new(Control::new(tells_arrivals)));
+        self.control = Some(Box::new(Control::new(self.feedback)));
         true
     }
 
@@ -124,6 +127,19 @@ impl Downlink {
         }
     }
 
+    /// Whether audio goes without redundancy, because the path is too narrow for it.
+    #[inline]
+    pub(crate) fn is_lean(&self) -> bool {
+        self.control.as_ref().is_some_and(|control| control.lean)
+    }
+
+    /// Whether a packet is to be noted when it leaves; `numbered` if it carries a transport-wide
+    /// number.
+    #[inline]
+    pub(crate) fn notes(&self, numbered: bool) -> bool {
+        numbered || matches!(self.feedback, Feedback::Estimates | Feedback::Reports)
+    }
+
     /// A packet of `len` bytes left under [`next`](Downlink::next).
     #[inline]
     pub(crate) fn on_sent(&mut self, now: Time, ssrc: u32, sequence_number: u16, len: usize) {
@@ -135,13 +151,13 @@ impl Downlink {
 }
 
 impl Control {
-    fn new(tells_arrivals: bool) -> Self {
+    fn new(feedback: Feedback) -> Self {
         Control {
             estimator: Estimator::new(EstimatorConfig::default()),
             allocator: Allocator::new(),
             probe: None,
             first_sent: None,
-            tells_arrivals,
+            feedback,
             heard: false,
             allocated_at: Time::ZERO,
             allocated: 0,
@@ -198,7 +214,7 @@ impl Control {
     /// Bits per second to divide now.
     pub(crate) fn available(&self, now: Time) -> u64 {
         let waited = self.first_sent.map_or(Duration::ZERO, |first| now - first);
-        if !self.heard && (waited > FEEDBACK_WANTED || !self.tells_arrivals) {
+        if !self.heard && (waited > FEEDBACK_WANTED || self.feedback == Feedback::Estimates) {
             return u64::MAX;
         }
         // Less while a queue drains, which a layer less of something does. Not as little as the
@@ -218,6 +234,11 @@ impl Control {
         }
         self.told = Some((estimate, now));
         Some(estimate)
+    }
+
+    /// Whether all that the client can tell is what it estimates by itself.
+    pub(crate) fn has_only_estimates(&self) -> bool {
+        self.feedback == Feedback::Estimates
     }
 
     /// Whether the path is new, and nothing speaks against what is sent.

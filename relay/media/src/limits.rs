@@ -99,8 +99,8 @@ pub const FEEDBACK_WANTED: Duration = Duration::from_secs(3);
 /// How often a room's voices are looked at, while somebody sends any.
 pub const ATTENTION_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Audio tracks of a room that are forwarded: as many as can be told apart, and some to spare. The
-/// others are left out until they are louder.
+/// Audio tracks of a room that are forwarded unless it is set up otherwise: as many as can be told
+/// apart, and some to spare. The others are left out until they are louder.
 pub const LOUDEST: usize = 8;
 
 /// An encoding that nobody has got for this long is switched off at its publisher. Switching one

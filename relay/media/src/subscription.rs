@@ -16,7 +16,7 @@ pub(crate) struct PayloadTypes {
     media: [u8; CODECS_PER_MEDIA],
     rtx: [u8; CODECS_PER_MEDIA],
     /// If it takes RED.
-    red: Option<RedTypes>,
+    pub(crate) red: Option<RedTypes>,
 }
 
 /// A receiver's payload types for RED.
@@ -139,8 +139,6 @@ pub(crate) struct Subscription {
     /// What its subscriber's bandwidth allows.
     pub(crate) granted: Layers,
     pub(crate) pause: Pause,
-    /// Audio goes without redundancy: its path is too narrow for it.
-    pub(crate) lean: bool,
     /// How large it is shown: the side of a square of as many pixels; 0 if hidden.
     pub(crate) wanted: u16,
     pub(crate) retransmission: Option<Box<Retransmission>>,
@@ -184,12 +182,6 @@ impl Subscription {
     #[inline]
     pub(crate) fn forwards(&self) -> bool {
         self.live && self.pause == Pause::None
-    }
-
-    /// The payload types to send RED with; `None` if only what is new in it is to be sent.
-    #[inline]
-    pub(crate) fn red(&self) -> Option<RedTypes> {
-        self.payload_types.red.filter(|_| !self.lean)
     }
 
     /// Puts cap and grant in force.

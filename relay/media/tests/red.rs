@@ -1,5 +1,7 @@
 //! Redundant audio (RFC 2198): as it is to who takes it, taken apart for who does not.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use sealcast_model::{Codec, CodecParams, Counter, SessionMedia, Source, Time};

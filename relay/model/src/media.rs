@@ -184,6 +184,8 @@ pub struct CodecParams {
     pub fir: bool,
     /// Transport-wide congestion control negotiated.
     pub transport_cc: bool,
+    /// Congestion control feedback negotiated (RFC 8888).
+    pub ccfb: bool,
     /// REMB negotiated.
     pub remb: bool,
 }

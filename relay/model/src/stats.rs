@@ -98,6 +98,8 @@ series! {
         RtcpOutPli = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "pli"];
         RtcpOutFir = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "fir"];
         RtcpOutTwcc = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "twcc"];
+        RtcpOutCcfb = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "ccfb"];
+        RtcpOutRemb = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "remb"];
         RetransmitSent = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "sent"];
         RetransmitTooSoon = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "too_soon"];
         RetransmitOverBudget = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "over_budget"];

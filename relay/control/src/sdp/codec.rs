@@ -48,6 +48,7 @@ fn red_params(pt: u8) -> CodecParams {
         pli: false,
         fir: false,
         transport_cc: false,
+        ccfb: false,
         remb: false,
     }
 }
@@ -84,6 +85,12 @@ fn accept(
         .find(|codec| **codec != Codec::Red && matches(map, **codec))?;
     let profile = profile(codec, offer.fmtp(pt))?;
     let video = kind == MediaKind::Video;
+    // One kind of feedback about the path is enough, and this is their order: transport-wide
+    // numbers also tell of retransmissions and padding before their streams are known, and every
+    // browser has them; REMB is for those who know no other.
+    let offers = |feedback| policy.transport_cc && offer.has_feedback(pt, feedback);
+    let transport_cc = offers("transport-cc");
+    let ccfb = !transport_cc && offers(CCFB);
     Some(CodecParams {
         pt,
         codec,
@@ -96,11 +103,9 @@ fn accept(
         nack: policy.repair && offer.has_feedback(pt, "nack"),
         pli: video && offer.has_feedback(pt, "nack pli"),
         fir: video && offer.has_feedback(pt, "ccm fir"),
-        transport_cc: policy.transport_cc && offer.has_feedback(pt, "transport-cc"),
-        // The fallback of those who know no other.
-        remb: policy.transport_cc
-            && offer.has_feedback(pt, "goog-remb")
-            && !offer.has_feedback(pt, "transport-cc"),
+        transport_cc,
+        ccfb,
+        remb: !transport_cc && !ccfb && offers("goog-remb"),
     })
 }
 
@@ -178,12 +183,19 @@ fn h264_profile(profile_level_id: &str) -> Option<u32> {
     }
 }
 
+/// RFC 8888, section 6.
+const CCFB: &str = "ack ccfb";
+
 /// Writes `codecs` into an answer's section.
 pub(super) fn answer(
     section: &mut MediaDescription,
     offer: &MediaDescription,
     codecs: &[CodecParams],
 ) {
+    if codecs.iter().any(|params| params.ccfb) {
+        // RFC 8888, section 6: it is for all payload types, retransmissions included.
+        section.feedback.push((None, CCFB.to_owned()));
+    }
     for params in codecs {
         let pt = params.pt;
         section.formats.push(pt.to_string());

@@ -5,7 +5,7 @@ use super::description::{Direction, MediaDescription, SessionDescription, Setup,
 use super::error::{SdpError, SdpErrorKind};
 use super::negotiate::{MediaPolicy, RemoteTransport, Role};
 use sealcast_model::limits::{SLOTS_PER_SESSION, TRACKS_PER_SESSION};
-use sealcast_model::{Codec, CodecParams, MediaKind, Mid};
+use sealcast_model::{Codec, CodecParams, HeaderExtension, MediaKind, Mid};
 
 /// What becomes of an offered m-line.
 pub(super) enum Section {
@@ -116,8 +116,13 @@ fn plan_media(
     let direction = role.answer(offered.direction);
     if direction == Direction::RecvOnly {
         keep_one(&mut codecs);
-        // The relay takes REMB from receivers, and gives none.
-        codecs.iter_mut().for_each(|codec| codec.remb = false);
+        // The relay estimates for senders by the times that packets were sent.
+        let timed = offered
+            .extensions
+            .iter()
+            .filter(|ext| ext.direction.unwrap_or_default().sends())
+            .any(|ext| ext.extension == HeaderExtension::AbsSendTime);
+        codecs.iter_mut().for_each(|codec| codec.remb &= timed);
     }
     Ok(match (offered.kind(), codecs.is_empty()) {
         (Some(kind), false) => Section::Media(MediaPlan {

@@ -28,8 +28,9 @@ use sealcast_rtp::set_sequence_number;
 /// which nobody is to count on.
 const AUDIO_RATE: u64 = 50_000;
 
-/// Beside pictures, audio is sent without redundancy where, with it, it would take more than one
-/// part in this many of the path: repeating what may not have been lost is worth less than they are.
+/// Where not everything fits a path, audio is sent without redundancy if, with it, it would take
+/// more than one part in this many of it: repeating what may not have been lost is worth less than a
+/// picture.
 const REDUNDANCY_SHARE: u64 = 4;
 
 /// Content of a padding packet. RFC 3550 §5.1: "The last octet of the padding contains a count of
@@ -142,24 +143,28 @@ impl Engine {
             return;
         };
         let slots = || (0..).zip(peer.slots.iter().map(|slot| slot.subscription));
-        let shown = slots().filter_map(|(_, sub)| self.subscriptions.get(sub?));
-        let shown = shown.filter_map(|sub| self.tracks.get(sub.track?));
-        let lean = is_lean(shown, &self.streams, available, control.lean);
-        control.lean = lean;
+        let (mut least, mut audio) = (0, 0);
         for (at, subscription) in slots() {
-            if let Some(sub) = subscription.and_then(|s| self.subscriptions.get_mut(s)) {
-                sub.lean = lean;
-            }
             let sub = subscription.and_then(|s| self.subscriptions.get(s));
+            let track = sub.and_then(|sub| self.tracks.get(sub.track?));
+            audio += track.map_or(0, |track| redundant_audio(track, &self.streams));
             match sub.and_then(|sub| wish(&self.tracks, &self.streams, sub, at)) {
                 Some(wish) => {
+                    least += least_of(&wish);
                     control.allocator.set(wish);
                 }
                 None => control.allocator.remove(RequestId(at)),
             }
         }
-        // What is asked for must be found with the allocator's margin to spare.
+        // The word of a client that has no better lowers layers and stops nothing: many a REMB is
+        // less than what comes.
+        let available = match control.has_only_estimates() {
+            true => available.max(least.saturating_add(least / 4)),
+            false => available,
+        };
         let demand = control.allocator.demand();
+        control.lean = is_lean(audio, demand, available, control.lean);
+        // What is asked for must be found with the allocator's margin to spare.
         control
             .estimator
             .set_demand(demand.saturating_add(demand / 4));
@@ -240,6 +245,7 @@ impl Engine {
     /// The subscription that padding goes with.
     fn padded(&self, key: u32) -> Option<u32> {
         let peer = self.peer(key).filter(|peer| peer.connected)?;
+        let downlink = self.downlinks.get(key as usize)?;
         peer.slots
             .iter()
             .filter(|slot| slot.kind == MediaKind::Video && slot.rtx_ssrc.is_some())
@@ -247,7 +253,7 @@ impl Engine {
             .find(|s| {
                 self.subscriptions.get(*s).is_some_and(|sub| {
                     sub.track.is_some()
-                        && sub.template.numbers_transport()
+                        && downlink.notes(sub.template.numbers_transport())
                         && sub.payload_types.any_rtx().is_some()
                 })
             })
@@ -350,9 +356,7 @@ fn wish(
         Source::Camera => Priority::Other,
     };
     let layer_count = if priority == Priority::Audio {
-        let whole = audio_rate(track, streams);
-        let plain = if sub.lean { whole / 2 } else { whole };
-        layers[0].bitrate = plain.max(AUDIO_RATE);
+        layers[0].bitrate = audio_rate(track, streams);
         1
     } else {
         fill(&mut layers, track, streams, sub.cap);
@@ -376,6 +380,16 @@ fn wish(
     Some(wish)
 }
 
+/// What a track costs at the least that it can be shown with.
+fn least_of(wish: &Wish) -> u64 {
+    let cost = |layer: usize| wish.layers.get(layer).map_or(0, |layer| layer.bitrate);
+    if wish.priority == Priority::Diagnostic {
+        return cost(wish.required_layer.into());
+    }
+    let sent = wish.layers.iter().map(|layer| layer.bitrate);
+    sent.filter(|rate| *rate > 0).min().unwrap_or(0)
+}
+
 /// What an audio track costs as it comes, redundancy included.
 fn audio_rate(track: &Track, streams: &Slab<RtpStream>) -> u64 {
     let streams = track.encodings.iter().filter_map(|e| streams.get(*e));
@@ -383,27 +397,19 @@ fn audio_rate(track: &Track, streams: &Slab<RtpStream>) -> u64 {
     measured.unwrap_or(0).max(AUDIO_RATE)
 }
 
-/// Whether audio is to go without redundancy on a path that carries `available` bits per second
-/// and shows these tracks, if it went without, or with it, until now.
-fn is_lean<'a>(
-    shown: impl Iterator<Item = &'a Track>,
-    streams: &Slab<RtpStream>,
-    available: u64,
-    lean: bool,
-) -> bool {
-    let (mut audio, mut pictures) = (0u64, false);
-    for track in shown.filter(|track| !track.muted && !track.blocked) {
-        if track.source != Source::Audio {
-            pictures = true;
-        } else if track.audible {
-            audio += audio_rate(track, streams);
-        }
-    }
-    // Audio alone does not fill a path, and so does not find out how much it carries.
-    let share = if pictures { REDUNDANCY_SHARE } else { 1 };
+/// What of that reaches a subscriber now.
+fn redundant_audio(track: &Track, streams: &Slab<RtpStream>) -> u64 {
+    let heard = track.source == Source::Audio && track.audible && !track.muted && !track.blocked;
+    if heard { audio_rate(track, streams) } else { 0 }
+}
+
+/// Whether audio is to go without redundancy on a path that carries `available` bits per second,
+/// where `audio` is its rate with redundancy and `demand` that of everything; `lean` if it does so
+/// until now.
+fn is_lean(audio: u64, demand: u64, available: u64, lean: bool) -> bool {
     // What was too much is tried again with something to spare.
-    let needed = if lean { audio + audio / 4 } else { audio };
-    needed.saturating_mul(share) > available
+    let spare = |rate: u64| if lean { rate + rate / 8 } else { rate };
+    spare(demand) > available && spare(audio).saturating_mul(REDUNDANCY_SHARE) > available
 }
 
 /// The layers of a track that are sent, or would be if asked for: index `spatial × TEMPORAL +

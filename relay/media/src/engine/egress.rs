@@ -13,7 +13,7 @@ use crate::peer::Peer;
 use crate::rewriter::{Attachment, StreamLife};
 use crate::slab::Slab;
 use crate::stream::RtpStream;
-use crate::subscription::Subscription;
+use crate::subscription::{RedTypes, Subscription};
 use sealcast_model::{
     Counter, MediaKind, NtpClock, PacketBuf, PacketPool, ShardStats, Source, Time, TrackId,
 };
@@ -304,8 +304,10 @@ impl Run<'_> {
             let Some(index) = sub.rewriter.map(entry.sequence) else {
                 continue;
             };
-            let redundant = matches!(packet.descriptor, Descriptor::Red(_));
-            let red = sub.red().filter(|_| redundant);
+            let red = match packet.descriptor {
+                Descriptor::Red(_) if !downlink.is_lean() => sub.payload_types.red,
+                _ => None,
+            };
             let fields = PacketFields {
                 marker: packet.marker || ends_picture,
                 payload_type: red.map_or(payload_type, |types| types.packet),
@@ -318,8 +320,8 @@ impl Run<'_> {
                     .map(|number| sub.rewriter.frame_number.map(number)),
                 capture_offset: self.capture_offset,
             };
-            let len = self.send_one(sub, index, &fields, header, buf, packet, pool, egress);
-            if sub.template.numbers_transport() {
+            let len = self.send_one(sub, index, &fields, red, header, buf, packet, pool, egress);
+            if downlink.notes(sub.template.numbers_transport()) {
                 downlink.on_sent(self.now, sub.ssrc, index as u16, len as usize);
             }
             sent.bytes += len;
@@ -328,7 +330,8 @@ impl Run<'_> {
         sent
     }
 
-    /// Writes one header and hands the packet over; returns its length.
+    /// Writes one header and hands the packet over; returns its length. Without `red`, what is new
+    /// in RED is all that is sent of it.
     #[expect(
         clippy::too_many_arguments,
         reason = "one call site; a struct of these would be built per packet"
@@ -338,6 +341,7 @@ impl Run<'_> {
         sub: &mut Subscription,
         index: u64,
         fields: &PacketFields,
+        red: Option<RedTypes>,
         header: &mut [u8; HEADER_MAX],
         buf: &PacketBuf,
         packet: &Incoming,
@@ -351,7 +355,7 @@ impl Run<'_> {
         let header_len = sub.template.write(header, fields, bytes, &packet.elements);
         let mut range = usize::from(packet.payload.start)..usize::from(packet.payload.end);
         let rewritten = match (packet.descriptor, packet.numbers) {
-            (Descriptor::Red(layout), _) => match sub.red() {
+            (Descriptor::Red(layout), _) => match red {
                 Some(types) => Some((layout.payload_type, types.block))
                     .filter(|(old, new)| old != new)
                     .map(|(old, new)| (Rewritten::Blocks(old), Rewritten::Blocks(new))),

@@ -111,7 +111,14 @@ impl Engine {
         packet: &[u8],
         received: Time,
     ) -> Result<(Placed, Incoming), Refusal> {
-        let placed = self.place(key, header, packet, received)?;
+        let placed = self.place(key, header, packet, received);
+        if let Err(Refusal::Skip {
+            stream, sequence, ..
+        }) = placed
+        {
+            self.note_arrival(now, stream, sequence, 0, false);
+        }
+        let placed = placed?;
         self.examine(now, key, header, packet, received, placed)
     }
 
@@ -227,7 +234,19 @@ impl Engine {
                 rtx::parse(payload).map_err(|_| Refusal::Drop(Counter::DropRtpMalformed))?;
             (codec_index, stream.repaired(original), rtx::OSN_LEN)
         } else {
-            let codec_index = media.codec(header.payload_type).ok_or(unknown_payload)?;
+            let Some(codec_index) = media.codec(header.payload_type) else {
+                // Comfort noise, or a digit that was pressed (RFC 4733): the numbers of the stream
+                // count it, so it is not missing from it.
+                let sequence = stream.sequence(header.sequence_number);
+                let sequence = sequence.ok_or(Refusal::Drop(Counter::DropDuplicate))?;
+                stream.reception.on_other(sequence);
+                stream.last_packet = Some(received);
+                return Err(Refusal::Skip {
+                    counter: Some(Counter::DropUnknownPayload),
+                    stream: binding.stream,
+                    sequence,
+                });
+            };
             stream.clock_rate = media.codecs[codec_index].codec.clock_rate();
             (codec_index, stream.sequence(header.sequence_number), 0)
         };

@@ -430,7 +430,7 @@ impl Engine {
             cause,
         }
         .send(fields, pool, egress)?;
-        if numbered {
+        if downlink.notes(numbered) {
             downlink.on_sent(now, rtx_ssrc, index as u16, len);
         }
         Ok(repeated)

@@ -407,7 +407,6 @@ impl Engine {
             layers: LayerSelector::new(),
             cap: Layers::ALL,
             granted: Layers::ALL,
-            lean: false,
             pause: Pause::None,
             wanted: u16::MAX,
             retransmission: None,

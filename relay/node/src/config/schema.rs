@@ -273,6 +273,8 @@ schema! {
         "Published tracks of each shard.";
     "media.max_subscriptions" media_max_subscriptions: Number<1, 10_000_000> = "131072",
         "Slots of each shard that show a track.";
+    "media.loudest" media_loudest: Number<1, 64> = "8",
+        "Voices of a room that are forwarded: the loudest, of those whose packets tell their level.";
     "media.pool_packets" media_pool_packets: Number<1_024, 10_000_000> = "43690",
         "Packets that each shard can hold at once, 1,536 bytes each: between arrival and forwarding,"
         "and as recent history of each track.";
