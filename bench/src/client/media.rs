@@ -108,7 +108,6 @@ pub(super) fn session_media(
             pli: true,
             fir: false,
             transport_cc: features.transport_cc,
-            ccfb: false,
             remb: false,
         }
     };

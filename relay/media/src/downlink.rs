@@ -1,8 +1,12 @@
 //! The path to one subscriber: numbers of its packets, its estimate, and who gets which part.
 
-use crate::bwe::{Allocator, Estimator, EstimatorConfig, ProbeCluster, SentPacket, Usage};
+use crate::api::PathState;
+use crate::bwe::{Allocator, Estimator, EstimatorConfig, SentPacket, Usage};
+use crate::inbox::Incoming;
 use crate::limits::{DRAINING_LEAST, ESTIMATE_NOTICE, ESTIMATE_STEP, FEEDBACK_WANTED, STARTING};
 use crate::meter::WIRE_OVERHEAD;
+use crate::pacing::Pacer;
+use crate::rewriter::StreamLife;
 use sealcast_model::{SessionMedia, Time};
 use std::time::Duration;
 
@@ -24,10 +28,8 @@ enum Feedback {
     None,
     /// The client tells what it estimates itself (REMB).
     Estimates,
-    /// It tells when packets arrive, by their transport-wide numbers.
+    /// It tells when packets arrive.
     Arrivals,
-    /// It tells when packets arrive, by their streams' numbers (RFC 8888).
-    Reports,
 }
 
 /// Congestion control of one path.
@@ -35,11 +37,13 @@ enum Feedback {
 pub(crate) struct Control {
     pub(crate) estimator: Estimator,
     pub(crate) allocator: Allocator,
-    probe: Option<Probe>,
+    pub(crate) pacer: Pacer<Paced>,
+    /// Deadline of the pacer's timer that is set.
+    pub(crate) pace_timer: Time,
     /// The first packet left.
     pub(crate) first_sent: Option<Time>,
-    /// What the client tells; never [`Feedback::None`].
-    feedback: Feedback,
+    /// The client tells when packets arrive. If not, it estimates by itself (REMB).
+    tells_arrivals: bool,
     /// Feedback has come at least once.
     pub(crate) heard: bool,
     /// When bandwidth was last divided, and how much.
@@ -47,21 +51,24 @@ pub(crate) struct Control {
     pub(crate) allocated: u64,
     /// The estimate that the client was told last, and when.
     told: Option<(u64, Time)>,
-    /// Audio goes without redundancy.
-    pub(crate) lean: bool,
     /// It is listed to be divided anew with the next flush.
     pub(crate) listed: bool,
     /// What there is to divide it among has changed.
     pub(crate) stale: bool,
 }
 
-/// A cluster under way.
+/// A packet that waits in the pacer. It is not numbered before it leaves, so that what is dropped
+/// leaves no gap and a change of layers concerns what waits as well. Its bytes are in the history of
+/// its stream.
 #[derive(Debug)]
-struct Probe {
-    cluster: ProbeCluster,
-    started: Time,
-    sent_bytes: u64,
-    sent_packets: u32,
+pub(crate) struct Paced {
+    pub(crate) subscription: u32,
+    /// Of the subscription's rewriter, when the packet came.
+    pub(crate) turns: u32,
+    pub(crate) life: StreamLife,
+    pub(crate) sequence: u64,
+    /// `None` for a packet that is not forwarded and leaves no gap.
+    pub(crate) packet: Option<Incoming>,
 }
 
 impl Downlink {
@@ -77,8 +84,6 @@ impl Downlink {
         let codecs = || media.slots.iter().flat_map(|slot| &slot.codecs);
         self.feedback = if codecs().any(|codec| codec.transport_cc) {
             Feedback::Arrivals
-        } else if codecs().any(|codec| codec.ccfb) {
-            Feedback::Reports
         } else if codecs().any(|codec| codec.remb) {
             Feedback::Estimates
         } else {
@@ -88,7 +93,7 @@ impl Downlink {
             self.control = None;
         }
         if let Some(control) = &mut self.control {
-            control.feedback = self.feedback;
+            control.tells_arrivals = self.feedback == Feedback::Arrivals;
         }
     }
 
@@ -98,24 +103,9 @@ impl Downlink {
         if self.feedback == Feedback::None || self.control.is_some() {
             return false;
         }
-        self.control = Some(Box::new(Control::new(self.feedback)));
+        let tells_arrivals = self.feedback == Feedback::Arrivals;
+        self.control = Some(Box::new(Control::new(tells_arrivals)));
         true
-    }
-
-    /// Where that lies which a packet that leaves reads and writes.
-    #[inline]
-    pub(crate) fn hot(&self) -> impl Iterator<Item = *const u8> {
-        let control = self.control.as_deref();
-        control.into_iter().flat_map(|control| {
-            let first_sent = std::ptr::from_ref(&control.first_sent).cast();
-            control.estimator.hot().into_iter().chain([first_sent])
-        })
-    }
-
-    /// Where the next packet will be logged. Reads what [`hot`](Downlink::hot) names.
-    #[inline]
-    pub(crate) fn hot_log(&self) -> Option<*const u8> {
-        Some(self.control.as_deref()?.estimator.hot_log())
     }
 
     /// The number of the next packet.
@@ -127,17 +117,12 @@ impl Downlink {
         }
     }
 
-    /// Whether audio goes without redundancy, because the path is too narrow for it.
+    /// Whether a packet of video may leave at once.
     #[inline]
-    pub(crate) fn is_lean(&self) -> bool {
-        self.control.as_ref().is_some_and(|control| control.lean)
-    }
-
-    /// Whether a packet is to be noted when it leaves; `numbered` if it carries a transport-wide
-    /// number.
-    #[inline]
-    pub(crate) fn notes(&self, numbered: bool) -> bool {
-        numbered || matches!(self.feedback, Feedback::Estimates | Feedback::Reports)
+    pub(crate) fn may_pass(&mut self, now: Time) -> bool {
+        self.control
+            .as_deref_mut()
+            .is_none_or(|control| control.pacer.may_pass(now))
     }
 
     /// A packet of `len` bytes left under [`next`](Downlink::next).
@@ -151,18 +136,18 @@ impl Downlink {
 }
 
 impl Control {
-    fn new(feedback: Feedback) -> Self {
+    fn new(tells_arrivals: bool) -> Self {
         Control {
             estimator: Estimator::new(EstimatorConfig::default()),
             allocator: Allocator::new(),
-            probe: None,
+            pacer: Pacer::new(),
+            pace_timer: Time::NEVER,
             first_sent: None,
-            feedback,
+            tells_arrivals,
             heard: false,
             allocated_at: Time::ZERO,
             allocated: 0,
             told: None,
-            lean: false,
             listed: false,
             stale: false,
         }
@@ -176,45 +161,31 @@ impl Control {
             bytes,
             ssrc,
             sequence_number,
-            probe: self.probe.as_ref().map(|probe| probe.cluster.id),
+            probe: self.pacer.on_sent(now, bytes),
         });
-        if let Some(probe) = &mut self.probe {
-            probe.sent_bytes += u64::from(bytes);
-            probe.sent_packets += 1;
-            let cluster = probe.cluster;
-            if probe.sent_bytes >= cluster.min_bytes && probe.sent_packets >= cluster.min_packets {
-                self.probe = None;
-            }
-        }
     }
 
     /// Starts a cluster if it is time for one.
     pub(crate) fn poll_probe(&mut self, now: Time) {
-        if self.probe.is_none()
+        if !self.pacer.is_probing()
             && let Some(cluster) = self.estimator.poll_probe(now)
         {
-            self.probe = Some(Probe {
-                cluster,
-                started: now,
-                sent_bytes: 0,
-                sent_packets: 0,
-            });
+            self.pacer.start_probe(now, cluster);
         }
     }
 
-    /// When the cluster under way wants its next packet.
-    pub(crate) fn probe_due(&self) -> Option<Time> {
-        let probe = self.probe.as_ref()?;
-        let nanos =
-            u128::from(probe.sent_bytes) * 8_000_000_000 / u128::from(probe.cluster.rate.max(1));
-        let spent = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        Some(probe.started + spent)
+    /// Tells the pacer what the path carries. It holds nothing back while that is unknown, and
+    /// what was granted never waits for an estimate that is lower for a moment.
+    pub(crate) fn set_pace(&mut self, now: Time) {
+        let known = self.heard && !self.estimator.is_remb_only() && !self.is_starting(now);
+        let rate = self.estimator.estimate().max(self.allocator.granted());
+        self.pacer.set_rate(now, known.then_some(rate));
     }
 
     /// Bits per second to divide now.
     pub(crate) fn available(&self, now: Time) -> u64 {
         let waited = self.first_sent.map_or(Duration::ZERO, |first| now - first);
-        if !self.heard && (waited > FEEDBACK_WANTED || self.feedback == Feedback::Estimates) {
+        if !self.heard && (waited > FEEDBACK_WANTED || !self.tells_arrivals) {
             return u64::MAX;
         }
         // Less while a queue drains, which a layer less of something does. Not as little as the
@@ -222,6 +193,16 @@ impl Control {
         let estimate = self.estimator.estimate();
         let least = estimate / 100 * DRAINING_LEAST;
         self.estimator.sending_rate(now).max(least)
+    }
+
+    /// What is known of the path.
+    pub(crate) fn state(&self) -> PathState {
+        PathState {
+            estimate: self.estimator.estimate(),
+            parts: self.estimator.parts(),
+            available: self.allocated,
+            granted: self.allocator.granted(),
+        }
     }
 
     /// The estimate in bits per second, if it is time to tell the client.
@@ -236,19 +217,9 @@ impl Control {
         Some(estimate)
     }
 
-    /// Whether all that the client can tell is what it estimates by itself.
-    pub(crate) fn has_only_estimates(&self) -> bool {
-        self.feedback == Feedback::Estimates
-    }
-
     /// Whether the path is new, and nothing speaks against what is sent.
     pub(crate) fn is_starting(&self, now: Time) -> bool {
         let new = self.first_sent.is_none_or(|first| now - first < STARTING);
         new && self.estimator.usage() != Usage::Over && !self.estimator.is_remb_only()
-    }
-
-    /// Gives the cluster under way up: there is nothing to pad.
-    pub(crate) fn abandon_probe(&mut self) {
-        self.probe = None;
     }
 }

@@ -325,7 +325,6 @@ pub fn codec(pt: u8, codec: Codec) -> CodecParams {
         pli: video,
         fir: false,
         transport_cc: false,
-        ccfb: false,
         remb: false,
     }
 }

@@ -319,7 +319,6 @@ fn codec(codec: Codec, feedback: bool) -> CodecParams {
         pli: true,
         fir: false,
         transport_cc: feedback,
-        ccfb: false,
         remb: false,
     }
 }
