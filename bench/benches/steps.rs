@@ -151,7 +151,7 @@ fn rtcp(c: &mut Criterion) {
 }
 
 fn fan_out(c: &mut Criterion) {
-    let mut group = c.benchmark_group("fan-out, all but the kernel");
+    let mut group = c.benchmark_group("fan-out, no kernel");
     group.sample_size(10);
     for topology in [Topology::TO_20, Topology::TO_100] {
         for profile in [Profile::AeadAes128Gcm, Profile::Aes128CmSha1_80] {

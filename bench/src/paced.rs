@@ -38,6 +38,9 @@ pub struct Point {
     pub single_floor_ns: f64,
     /// The floor of messages of as many segments as the shard sent, measured just after.
     pub floor_ns: f64,
+    /// At a set rate, the floor's cost if it, too, sleeps between frames at that rate and finds its
+    /// core and its caches as whoever else ran left them, nanoseconds. Its waking is not counted.
+    pub resting_floor_ns: Option<f64>,
     /// Datagrams per message: above one, the kernel segments.
     pub segments: f64,
     /// Packets that the publisher sent and the relay took, per second.
@@ -95,13 +98,16 @@ fn share(share: Option<f64>) -> String {
     share.map_or_else(|| "-".into(), |share| format!("{:.2}%", 100.0 * share))
 }
 
-const COLUMNS: [Column; 18] = [
+const COLUMNS: [Column; 19] = [
     ("process", 9, |p| micros(p.process_ns)),
     ("user", 6, |p| micros(p.user_ns)),
     ("system", 8, |p| micros(p.system_ns)),
     ("floor", 7, |p| micros(p.floor_ns)),
     ("×floor", 8, |p| {
         format!("{:.2}", p.process_ns / p.floor_ns)
+    }),
+    ("resting", 9, |p| {
+        p.resting_floor_ns.map_or_else(|| "-".into(), micros)
     }),
     ("scaled", 8, |p| micros(p.scaled_ns())),
     ("single", 8, |p| micros(p.single_floor_ns)),
@@ -124,8 +130,8 @@ impl Report {
     pub fn table(&self) -> String {
         let mut out = format!(
             "CPU time of the whole process per forwarded packet, µs; {}, {} s each; wake-ups and \
-             system calls per packet in\nfloor: of messages of as many segments (seg); scaled: as \
-             if that floor were {:.2} µs with one segment, {:.2} with eight\n{:<14}",
+             system calls per packet in\nfloor: of messages of as many segments (seg); resting: \
+             if it sleeps between frames as the relay does; scaled: as if that floor were {:.2} µs with one segment, {:.2} with eight\n{:<14}",
             self.profile,
             self.seconds,
             reference_floor(1.0) / 1e3,
@@ -232,6 +238,7 @@ mod tests {
             system_ns: 1_400.0,
             single_floor_ns: 1_000.0,
             floor_ns: 1_000.0,
+            resting_floor_ns: None,
             segments: 1.0,
             in_per_second: 500.0,
             out_per_second: 1e6 * core,

@@ -2,14 +2,18 @@
 //!
 //! What is compared is CPU time per forwarded packet, summed over the shards' threads: if it is
 //! what one shard spends, as many shards forward as many times more, each on a core of its own.
+//! A frame is sent when the one before is forwarded, so that every turn of every shard has the same
+//! work: with more under way, how many frames a shard finds waiting, and so how long the runs are
+//! that the kernel segments, would depend on who else is on its core.
 
-use crate::client::{self, Client, Features, Identity, Link, UdpLink};
+use crate::client::{self, Client, Features, Identity, UdpLink};
 use crate::cpu::{Cost, Meter};
 use crate::feed;
 use crate::relay::Relay;
+use crate::send::{Destination, SendBatch};
 use crate::shape::{Topology, Traffic};
 use crate::sink::Sink;
-use crate::{Result, Sample, clock, cpu};
+use crate::{Result, clock, cpu};
 use sealcast_io::{Clock, Mesh};
 use sealcast_model::{Counter, ShardId};
 use sealcast_srtp::{Backend, Profile};
@@ -21,8 +25,39 @@ const FEATURES: Features = Features {
     transport_cc: false,
 };
 
-/// Frames that publishers are ahead of the slowest shard.
-const AHEAD: u64 = 4;
+/// What one shard did in a measurement.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work {
+    /// Datagrams that it sent.
+    pub datagrams: u64,
+    /// Messages that they left by.
+    pub messages: u64,
+    /// Times that its thread woke.
+    pub wakeups: u64,
+    /// CPU time of its thread.
+    pub cost: Cost,
+}
+
+impl Work {
+    /// What a shard has counted so far.
+    fn counted(relay: &Relay) -> Work {
+        let stats = relay.stats();
+        Work {
+            datagrams: stats.get(Counter::DatagramsOut),
+            messages: stats.get(Counter::MessagesOut),
+            wakeups: stats.get(Counter::Wakeups),
+            cost: Cost::default(),
+        }
+    }
+
+    /// CPU time of all per datagram of all, nanoseconds.
+    #[must_use]
+    pub fn per_datagram(works: &[Work]) -> f64 {
+        let cost: f64 = works.iter().map(|work| work.cost.total_ns()).sum();
+        let datagrams: u64 = works.iter().map(|work| work.datagrams).sum();
+        cost / datagrams as f64
+    }
+}
 
 /// Shards with one set of clients.
 pub struct Spread {
@@ -62,6 +97,12 @@ impl Spread {
         spread.subscribe()?;
         sink.resume()?;
         Ok(spread)
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.shards.len()
     }
 
     /// The shard of a client.
@@ -131,17 +172,12 @@ impl Spread {
         each.map(|(relay, _)| relay.stats().get(counter)).sum()
     }
 
-    /// Packets and bytes that all shards have forwarded.
-    fn forwarded(&self) -> (u64, u64) {
-        let each = self.shards.iter().map(|(relay, _)| relay.forwarded());
-        each.fold((0, 0), |(p, b), (packets, bytes)| (p + packets, b + bytes))
-    }
-
-    /// Forwards about `packets` packets of `traffic`, and says what that cost all shards together.
+    /// Forwards about `packets` packets of `traffic`, with `ahead` (at least 1) frames of each
+    /// publisher under way, and says what each shard did.
     ///
     /// # Errors
     /// If packets are lost, which they must not be.
-    pub fn run(&mut self, traffic: &Traffic, packets: u64) -> Result<Sample> {
+    pub fn run(&mut self, traffic: &Traffic, packets: u64, ahead: u64) -> Result<Vec<Work>> {
         let frames = traffic.frames(&self.topology, packets);
         let mut feeds = Vec::new();
         for publisher in self.topology.all_publishers() {
@@ -149,58 +185,53 @@ impl Spread {
             let packets = client.seal_frames(traffic, frames, true)?;
             feeds.push((client.link().clone(), packets));
         }
-        let fan_out = self.topology.fan_out() as u64;
-        let expected = (frames * traffic.frame * feeds.len()) as u64 * fan_out;
-        let (packets_before, bytes_before) = self.forwarded();
-        let sent_before = self.total(Counter::DatagramsOut);
-        let calls_before = self.total(Counter::SendCalls);
-        let mut starts = Vec::new();
-        for (_, meter) in &mut self.shards {
-            starts.push(meter.read()?);
-        }
         cpu::pin_to(self.feeder_cpu)?;
-        self.feed(&feeds, traffic, packets_before)?;
-        feed::wait_until(|| self.total(Counter::DatagramsOut) >= sent_before + expected)?;
-        let mut cost = Cost::default();
-        for ((_, meter), start) in self.shards.iter_mut().zip(starts) {
-            let spent = start.until(&meter.read()?);
-            cost.user_ns += spent.user_ns;
-            cost.system_ns += spent.system_ns;
+        let mut starts = Vec::new();
+        for (relay, meter) in &mut self.shards {
+            starts.push((Work::counted(relay), meter.read()?));
         }
-        let (packets, bytes) = self.forwarded();
-        for (relay, _) in &self.shards {
+        self.feed(&feeds, traffic, ahead)?;
+        let mut works = Vec::new();
+        for ((relay, meter), (before, start)) in self.shards.iter_mut().zip(starts) {
+            let cost = start.until(&meter.read()?);
+            let now = Work::counted(relay);
+            works.push(Work {
+                datagrams: now.datagrams - before.datagrams,
+                messages: now.messages - before.messages,
+                wakeups: now.wakeups - before.wakeups,
+                cost,
+            });
             relay.check()?;
         }
-        Ok(Sample {
-            packets: packets - packets_before,
-            bytes: bytes - bytes_before,
-            calls: self.total(Counter::SendCalls) - calls_before,
-            cost,
-        })
+        Ok(works)
     }
 
-    /// Sends a frame of each publisher in turn, so that all shards work at once, and never far
-    /// ahead of what they have forwarded.
-    fn feed(
-        &self,
-        feeds: &[(UdpLink, Vec<Vec<u8>>)],
-        traffic: &Traffic,
-        before: u64,
-    ) -> Result<()> {
+    /// Sends a frame of each publisher in turn, so that all shards work at once, and the next ones
+    /// when those have been sent on. A frame arrives in one piece: else a shard that has its core
+    /// for itself would begin with the first packet, and one that has not would find them all.
+    fn feed(&self, feeds: &[(UdpLink, Vec<Vec<u8>>)], traffic: &Traffic, ahead: u64) -> Result<()> {
         let fan_out = self.topology.fan_out() as u64;
         let frames = feeds.iter().map(|(_, p)| p.len() / traffic.frame).max();
-        let ahead = AHEAD * (traffic.frame * feeds.len()) as u64;
+        let before = self.total(Counter::DatagramsOut);
+        let mut batch = SendBatch::default();
         let mut sent = 0;
         for frame in 0..frames.unwrap_or(0) {
-            feed::wait_until(|| sent <= (self.forwarded().0 - before) / fan_out + ahead)?;
             for (link, packets) in feeds {
-                let packets = packets.iter().skip(frame * traffic.frame);
-                for packet in packets.take(traffic.frame) {
-                    link.send(packet)?;
-                    sent += 1;
+                let packets = packets.chunks_exact(traffic.frame).nth(frame);
+                let packets = packets.ok_or("a publisher has fewer frames")?;
+                let len = packets.first().map_or(0, Vec::len);
+                let run = batch.run(Destination::try_from(link.relay)?, len, packets.len())?;
+                for (place, packet) in run.chunks_exact_mut(len).zip(packets) {
+                    place.copy_from_slice(packet);
                 }
+                batch.flush(&link.socket)?;
+                sent += packets.len() as u64 * fan_out;
             }
+            let under_way = (ahead - 1) * (traffic.frame * feeds.len()) as u64 * fan_out;
+            let least = before + sent.saturating_sub(under_way);
+            feed::wait_until(|| self.total(Counter::DatagramsOut) >= least)?;
         }
+        feed::wait_until(|| self.total(Counter::DatagramsOut) >= before + sent)?;
         Ok(())
     }
 

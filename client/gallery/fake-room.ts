@@ -243,6 +243,7 @@ export class FakeRoom extends Emitter<RoomEvents> implements CallRoom {
     const failing = state === "failing";
     this.#seals.set(track.track, {
       opened: failing ? 0 : 1_200,
+      repeated: 0,
       unknownKey: 0,
       inauthentic: failing ? 318 : 0,
       malformed: 0,

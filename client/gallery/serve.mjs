@@ -10,6 +10,11 @@ const CSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 's
 
 const server = createServer((request, response) => {
   const path = normalize(new URL(request.url ?? "/", "http://localhost").pathname);
+  if (path === "/favicon.ico") {
+    // Browsers ask for one whatever the page says.
+    response.writeHead(204).end();
+    return;
+  }
   const file = join(ROOT, path === "/" ? "index.html" : path);
   if (!file.startsWith(ROOT) || !existsSync(file)) {
     response.writeHead(404).end();

@@ -71,6 +71,7 @@ export class SealDialog {
 function openTable(counters: OpenCounters): HTMLElement {
   const rows: [string, string, boolean?][] = [
     ["Frames opened", format(counters.opened)],
+    ["And saved by redundancy", format(counters.repeated)],
     ["Under a key you do not have", format(counters.unknownKey), counters.unknownKey > 0],
     ["Altered, or sealed with another key", format(counters.inauthentic), counters.inauthentic > 0],
     ["Of somebody else than this tile's owner", format(counters.misattributed), counters.misattributed > 0],

@@ -153,7 +153,7 @@ export class MediaSession extends Emitter<MediaEvents> {
     });
     // Set before anything is negotiated: there is no moment in which a frame could leave unsealed.
     transceiver.sender.transform = this.#sealing.transform({ role: "sender", line: line.line });
-    preferCodecs(transceiver, kindOf(source), source === "audio" ? undefined : this.#layout.codecs[source]);
+    preferCodecs(transceiver, kindOf(source), source === "audio" ? REDUNDANT_AUDIO : this.#layout.codecs[source]);
     this.#senders.set(line.line, { line, transceiver, wanted: [], change: Promise.resolve() });
   }
 
@@ -219,8 +219,14 @@ export function slotName({ kind, index }: SlotRef): string {
   return `${kind}-${index}`;
 }
 
+/** RED repeats each frame of Opus with the next, for who can: it is sent where the relay takes it. */
+const REDUNDANT_AUDIO = "audio/red";
+
 /** The room's codecs, and only those: an offer with nine slots is long enough. */
-const ROOM_CODECS: Record<Kind, readonly string[]> = { audio: ["audio/opus"], video: VIDEO_CODECS };
+const ROOM_CODECS: Record<Kind, readonly string[]> = {
+  audio: ["audio/opus", REDUNDANT_AUDIO],
+  video: VIDEO_CODECS,
+};
 
 function preferCodecs(transceiver: RTCRtpTransceiver, kind: Kind, preferred?: string): void {
   const capabilities = RTCRtpReceiver.getCapabilities(kind)?.codecs ?? [];

@@ -9,6 +9,7 @@ const NOW = 1_000_000;
 
 const sealIn = (state: OpenState): OpenCounters => ({
   opened: state === "open" ? 100 : 0,
+  repeated: 0,
   unknownKey: 0,
   inauthentic: 0,
   misattributed: 0,

@@ -129,6 +129,9 @@ async def main():
             print(json.dumps({"state": "publishing"}), flush=True)
             await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
         dtls = pc.getTransceivers()[0].receiver.transport
+        # What the encoder aims at: 500 kbit/s, until a REMB says otherwise.
+        encoders = [vars(sender).get("_RTCRtpSender__encoder") for sender in pc.getSenders()]
+        targets = [getattr(encoder, "target_bitrate", None) for encoder in encoders]
         result = {
             "state": "done",
             "reached": reached,
@@ -136,6 +139,7 @@ async def main():
             "seen": seen,
             "lumas": len(lumas),
             "sent": video.count,
+            "targets": [target for target in targets if target],
             "dtls": dtls.state,
         }
         async with session.delete(location, headers={"Authorization": f"Bearer {args.token}"}) as reply:

@@ -51,6 +51,22 @@ describe("WHIP and WHEP", () => {
     });
   }
 
+  test("aiortc, which knows no feedback but REMB, is given it and gives it", async () => {
+    const remb = (way) => relay.metric(`sealcast_rtcp_${way}_total`, { type: "remb" });
+    const before = { received: await remb("received"), sent: await remb("sent") };
+    const { published } = await publishAndPlay(
+      "aiortc-remb",
+      (url, token) => aiortc("publish", url, token, "--frames", "1", "--hold"),
+      (url, token) => aiortc("play", url, token, "--frames", "100"),
+    );
+    assert.ok((await remb("received")) > before.received, "the player's estimate is heard");
+    const told = (await remb("sent")) - before.sent;
+    // Of about four seconds, one each.
+    assert.ok(told >= 2 && told <= 30, `${told} told to the publisher`);
+    // Nothing speaks against what the relay starts with.
+    assert.deepEqual(published.targets, [600_000], "the publisher's encoder obeys");
+  });
+
   test("werift to werift: every payload arrives byte for byte", async () => {
     const { played } = await publishAndPlay(
       "werift",

@@ -6,7 +6,6 @@ use crate::packet::{
 };
 use crate::session::{VIDEO_MID, audio_ssrc, repair_ssrc, video_ssrc};
 use sealcast_model::Time;
-use sealcast_netsim::Rng;
 use sealcast_rtp::rtcp::{Compound, Packet};
 use sealcast_rtp::{Extension, HeaderFields};
 use std::collections::VecDeque;
@@ -81,8 +80,6 @@ pub struct Publisher {
     pub repaired: u64,
     /// Video packets sent for the first time.
     pub sent: u64,
-    /// Draws the size of each frame.
-    sizes: Option<Rng>,
 }
 
 impl Publisher {
@@ -118,13 +115,7 @@ impl Publisher {
             frames: Vec::new(),
             repaired: 0,
             sent: 0,
-            sizes: None,
         }
-    }
-
-    /// Frames are from now on up to a fifth larger or smaller than their share of the rate.
-    pub fn vary_frames(&mut self, seed: u64) {
-        self.sizes = Some(Rng::new(seed));
     }
 
     /// The relay says which encodings anybody gets.
@@ -214,10 +205,7 @@ impl Publisher {
             encoding.base = frame;
         }
         let bitrate = picture.bitrates[at.min(2)];
-        let mut share = bitrate as usize / 8 / 30 * if key { 4 } else { 1 };
-        if let Some(rng) = &mut self.sizes {
-            share = share * (80 + rng.below(41) as usize) / 100;
-        }
+        let share = bitrate as usize / 8 / 30 * if key { 4 } else { 1 };
         let packets = share.div_ceil(picture.packet_bytes).max(1);
         for packet in 0..packets {
             let encoding = &mut self.encodings[at];

@@ -75,6 +75,7 @@ fn codec(pt: u8, codec: Codec, controlled: bool) -> CodecParams {
         pli: video,
         fir: false,
         transport_cc: controlled,
+        ccfb: false,
         remb: false,
     }
 }

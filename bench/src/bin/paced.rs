@@ -37,11 +37,14 @@ const GLANCE: Duration = Duration::from_millis(500);
 const STEP: f64 = 1.2;
 /// Where saturation begins, packets per second out.
 const FIRST_STEP: f64 = 140_000.0;
-/// A relay that is busy for this share of the time, or loses this share, is saturated.
-const SATURATED: f64 = 0.985;
+/// A relay that loses this share is saturated.
 const LOSING: f64 = 0.02;
+/// If less than this share of a rate comes out and little is lost, the publisher cannot send more.
+const KEPT_UP: f64 = 0.85;
 /// Packets of one measurement of the floor.
 const FLOOR_PACKETS: u64 = 40_000;
+/// How long the floor is measured that sleeps between frames.
+const RESTING: Duration = Duration::from_secs(2);
 /// The kernel takes no more segments of this size in one message: 64 KiB.
 const MOST_SEGMENTS: usize = 57;
 
@@ -204,6 +207,25 @@ impl<'a> Bench<'a> {
         Ok(Spread::of(&readings).ok_or("no readings")?.median)
     }
 
+    /// As [`floor`](Bench::floor), of single datagrams, with a sleep before each frame.
+    fn resting_floor(&mut self, measured: &mut Measured, rate: f64) -> Result<f64> {
+        let mut meter = cpu::Meter::open(cpu::ThreadId::current());
+        let [single, ..] = &Traffic::ALL;
+        let receivers = measured.setting.receivers as u64;
+        self.sink.resume()?;
+        let (mut spent, mut packets) = (0.0, 0);
+        let start = clock::now();
+        while start.elapsed() < RESTING {
+            clock::sleep(Duration::from_secs_f64(1.0 / rate));
+            let sample = measured.floor.run(single, receivers, &mut meter)?;
+            spent += sample.cost.total_ns();
+            packets += sample.packets;
+        }
+        self.sink.settle()?;
+        self.sink.pause()?;
+        Ok(spent / packets as f64)
+    }
+
     fn paced(&mut self, measured: &mut Measured, rate: f64) -> Result<Point> {
         let single_floor_ns = self.floor(measured, 1.0)?;
         let setting = &mut measured.setting;
@@ -223,9 +245,11 @@ impl<'a> Bench<'a> {
         let window = self.window(setting)?;
         let tally = setting.crowd.stop()?;
         let floor_ns = self.floor(measured, window.segments())?;
+        let resting_floor_ns = Some(self.resting_floor(measured, rate)?);
         Ok(Point {
             single_floor_ns,
             floor_ns,
+            resting_floor_ns,
             ..window.point(shape, Kind::Paced, &tally)
         })
     }
@@ -256,10 +280,10 @@ impl<'a> Bench<'a> {
                 untaken: Some(1.0 - tally.received as f64 / forwarded),
                 ..window.point(shape, Kind::Saturating, &tally)
             };
-            let full = point.core >= SATURATED || lost > LOSING;
+            // A relay whose core is full can still take more: what arrives together is cheaper.
+            let full = lost > LOSING || point.out_per_second < KEPT_UP * out;
             points.push(point);
-            // Twice beyond what comes out there is nothing to find.
-            if full || out > 4_000_000.0 {
+            if full {
                 return Ok(points);
             }
             out *= STEP;
@@ -333,6 +357,7 @@ impl Window {
             system_ns: cost.system_ns / packets,
             single_floor_ns: f64::NAN,
             floor_ns: f64::NAN,
+            resting_floor_ns: None,
             segments: self.segments(),
             in_per_second: arrivals / seconds,
             out_per_second: packets / seconds,

@@ -108,6 +108,7 @@ pub(super) fn session_media(
             pli: true,
             fir: false,
             transport_cc: features.transport_cc,
+            ccfb: false,
             remb: false,
         }
     };

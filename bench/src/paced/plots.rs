@@ -78,6 +78,9 @@ impl Report {
                 ..Bar::default()
             };
             rows.push(single("floor of the same batches", point.floor_ns, FLOOR));
+            if let Some(resting) = point.resting_floor_ns {
+                rows.push(single("floor that sleeps between frames", resting, FLOOR));
+            }
             rows.push(single(
                 "Sealcast, scaled to the others' floor",
                 point.scaled_ns(),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 const BAR: f64 = 16.0;
 const GAP: f64 = 10.0;
-const LABEL: f64 = 330.0;
+const LABEL: f64 = 400.0;
 const WIDTH: f64 = 720.0;
 /// Room behind the longest bar for what it is marked with.
 const MARGIN: f64 = 190.0;

@@ -160,6 +160,8 @@ export type OpenState = "waiting" | "open" | "failing" | "clear";
 
 export interface OpenCounters {
   opened: number;
+  /** Frames of audio beside these that redundancy brought before their own packet came, or instead of it. */
+  repeated: number;
   /** Frames under a key that this client does not hold. */
   unknownKey: number;
   /** Frames that a key it holds does not open: altered, or sealed with another key. */

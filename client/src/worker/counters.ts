@@ -20,6 +20,7 @@ export class OpenTally {
   constructor(now: number) {
     this.counters = {
       opened: 0,
+      repeated: 0,
       unknownKey: 0,
       inauthentic: 0,
       misattributed: 0,
@@ -42,6 +43,11 @@ export class OpenTally {
     this.#failuresInRow = 0;
     this.#heldSince = undefined;
     this.#enter("open", now);
+  }
+
+  /** Frames opened that redundancy brought before their own packet came, or instead of it. */
+  onRepeated(count: number): void {
+    this.counters.repeated += count;
   }
 
   onFailed(now: number, reason: OpenFailure): void {
@@ -109,5 +115,6 @@ export function failureOf(error: unknown): OpenFailure | "duplicate" {
   if (message.startsWith("unknown-kid")) return "unknownKey";
   if (message.startsWith("replayed")) return "duplicate";
   if (message.startsWith("auth")) return "inauthentic";
+  if (message.startsWith("misattributed")) return "misattributed";
   return "malformed";
 }

@@ -3,12 +3,16 @@
  * unsealed, nothing that did not open reaches a decoder.
  */
 import { type OpenTally, type SealTally, failureOf } from "./counters.js";
+import { type RedOpener, type RedSealer, writeRed } from "./red.js";
 
 /** The part of `RTCEncodedVideoFrame` and `RTCEncodedAudioFrame` that is used. */
 export interface EncodedFrame {
   data: ArrayBuffer;
-  getMetadata(): { mimeType?: string; synchronizationSource?: number };
+  /** Where metadata have no `rtpTimestamp` yet. */
+  readonly timestamp?: number;
+  getMetadata(): { mimeType?: string; synchronizationSource?: number; rtpTimestamp?: number };
 }
+
 
 export interface Sealer {
   seal(codec: string, frame: Uint8Array): Uint8Array<ArrayBuffer>;
@@ -22,6 +26,7 @@ export interface Opener {
 
 /**
  * @param encoding which of the line's encodings the frame is of
+ * @param red the line's, without which redundant audio does not leave
  * @returns whether the frame, now sealed, may go on to the packetizer
  */
 export function sealFrame(
@@ -30,6 +35,7 @@ export function sealFrame(
   tally: SealTally,
   now: number,
   encoding = 0,
+  red?: RedSealer,
 ): boolean {
   // Opus DTX: "Frames of zero length are not sealed" (docs/PROTOCOL.md §7.1).
   if (frame.data.byteLength === 0) return true;
@@ -38,7 +44,13 @@ export function sealFrame(
     return false;
   }
   try {
-    frame.data = exactBuffer(sealer.seal(codecOf(frame), new Uint8Array(frame.data)));
+    const data = new Uint8Array(frame.data);
+    const codec = codecOf(frame);
+    frame.data = exactBuffer(
+      codec === "red" && red
+        ? red.seal(data, timestampOf(frame), (block) => sealer.seal("opus", block))
+        : sealer.seal(codec, data),
+    );
   } catch (error) {
     tally.onWithheld(now);
     console.error("sealcast: a frame could not be sealed and was not sent:", error);
@@ -57,6 +69,7 @@ export function leafOfKid(kid: bigint): number {
 
 /**
  * @param leaf whose frame it must be, in rooms with group keys
+ * @param red the slot's, without which redundant audio does not open
  * @returns `pass` where the frame, now in the clear, may go on to the decoder
  */
 export function openFrame(
@@ -65,13 +78,29 @@ export function openFrame(
   tally: OpenTally,
   now: number,
   leaf?: number,
+  red?: RedOpener,
 ): Opened {
   if (frame.data.byteLength === 0) {
     tally.onIgnored("empty");
     return "ignore";
   }
+  const open = (codec: string, sealed: Uint8Array): Uint8Array<ArrayBuffer> => {
+    const opened = opener.open(codec, sealed);
+    if (leaf !== undefined && leafOfKid(opener.lastKid()) !== leaf) throw new Error("misattributed: another member's");
+    return opened;
+  };
   try {
-    frame.data = exactBuffer(opener.open(codecOf(frame), new Uint8Array(frame.data)));
+    const data = new Uint8Array(frame.data);
+    const codec = codecOf(frame);
+    if (codec === "red" && red) {
+      const packet = red.open(data, timestampOf(frame), (block) => open("opus", block));
+      tally.onRepeated(packet.repeated.length);
+      frame.data = exactBuffer(writeRed(packet));
+    } else {
+      const opened = open(codec, data);
+      if (codec === "opus") red?.onPlain(timestampOf(frame), opened);
+      frame.data = exactBuffer(opened);
+    }
   } catch (error) {
     const reason = failureOf(error);
     if (reason === "duplicate") {
@@ -81,12 +110,7 @@ export function openFrame(
     tally.onFailed(now, reason);
     return "failed";
   }
-  const kid = opener.lastKid();
-  if (leaf !== undefined && leafOfKid(kid) !== leaf) {
-    tally.onFailed(now, "misattributed");
-    return "failed";
-  }
-  tally.onOpened(now, kid);
+  tally.onOpened(now, opener.lastKid());
   return "pass";
 }
 
@@ -94,6 +118,10 @@ export function openFrame(
 function codecOf(frame: EncodedFrame): string {
   const mimeType = frame.getMetadata().mimeType ?? "";
   return mimeType.slice(mimeType.indexOf("/") + 1).toLowerCase();
+}
+
+function timestampOf(frame: EncodedFrame): number {
+  return frame.getMetadata().rtpTimestamp ?? frame.timestamp ?? 0;
 }
 
 function exactBuffer(bytes: Uint8Array<ArrayBuffer>): ArrayBuffer {

@@ -12,6 +12,7 @@ import { type Sealer, openFrame, sealFrame } from "./frames.js";
 import type { GroupKeys } from "./group.js";
 import { EncodingIndex } from "./encoding-index.js";
 import { KidSource } from "./kid.js";
+import { RedOpener, RedSealer } from "./red.js";
 
 /** Key frames are asked for at most this often per slot, in ms: the relay coalesces, we help. */
 const KEY_FRAME_INTERVAL_MS = 1_000;
@@ -119,6 +120,7 @@ export class RoomTransforms {
 
   #sealing(line: string): (frame: EncodedFrame) => boolean {
     const index = new EncodingIndex();
+    const red = new RedSealer();
     return (frame) => {
       let tally = this.#sealTallies.get(line);
       if (!tally) {
@@ -127,7 +129,7 @@ export class RoomTransforms {
       }
       const { synchronizationSource = 0 } = frame.getMetadata();
       const encoding = index.of(synchronizationSource, this.#encodingsOf(line));
-      return sealFrame(frame, this.#sealerOf(line, encoding), tally, Date.now(), encoding);
+      return sealFrame(frame, this.#sealerOf(line, encoding), tally, Date.now(), encoding, red);
     };
   }
 
@@ -143,6 +145,7 @@ export class RoomTransforms {
   }
 
   #opening(slot: string, transformer: RTCRtpScriptTransformer): (frame: EncodedFrame) => boolean {
+    const red = new RedOpener();
     let nextKeyFrameRequest = 0;
     return (frame) => {
       const { track, sealed, owner } = this.#shown.get(slot) ?? NOTHING;
@@ -159,7 +162,7 @@ export class RoomTransforms {
         tally.onHeld(now);
         return false;
       }
-      const outcome = openFrame(frame, this.#group ?? this.#opener, tally, now, leaf);
+      const outcome = openFrame(frame, this.#group ?? this.#opener, tally, now, leaf, red);
       if (outcome !== "ignore") this.#group?.onOpening(outcome === "failed");
       if (outcome === "failed" && "type" in frame && now >= nextKeyFrameRequest) {
         nextKeyFrameRequest = now + KEY_FRAME_INTERVAL_MS;

@@ -68,7 +68,10 @@ impl ReplayWindow {
     /// moved ahead), the replay list SHALL be updated with the new index."
     #[inline]
     pub(crate) fn mark(&mut self, index: u64) {
-        if index > self.highest {
+        if index == self.highest + 1 {
+            // Nearly always the next one, whose bit is about to be set: nothing to clear.
+            self.highest = index;
+        } else if index > self.highest {
             self.clear_range(self.highest + 1, index);
             self.highest = index;
         } else if self.highest - index >= REPLAY_WINDOW {

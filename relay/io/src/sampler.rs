@@ -121,6 +121,11 @@ impl TxSampler {
         }
     }
 
+    /// Whether a stamp is under way.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.awaited.is_some()
+    }
+
     /// Evenly from 0 to twice the interval, by xorshift64 (Marsaglia 2003).
     fn draw(&mut self) -> u32 {
         self.random ^= self.random << 13;

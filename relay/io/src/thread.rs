@@ -3,7 +3,7 @@
 use crate::clock::Clock;
 use crate::config::ShardIoConfig;
 use crate::limits::{COALESCE_MAX, COMMANDS_PER_TURN, EVENT_RETRY, RECEIVE_ROUNDS, STOP_PATIENCE};
-use crate::sys::{Epoll, EventFd, Ready, ReceiveBatch, pin_to_core, usable_cores};
+use crate::sys::{Epoll, EventFd, Ready, ReceiveBatch, pin_to_core, prefetch, usable_cores};
 use crate::tcp::{CONNECTION, TcpSide};
 use crate::udp::{Sending, UdpSide};
 use sealcast_model::limits::COMMAND_QUEUE;
@@ -450,6 +450,11 @@ impl Outbox for Outside {
         if !self.tcp.is_idle() {
             self.send_tcp(batch, report);
         }
+    }
+
+    #[inline]
+    fn prefetch(&self, address: *const u8) {
+        prefetch(address);
     }
 }
 

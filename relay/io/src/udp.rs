@@ -146,6 +146,10 @@ impl UdpSide {
                     if let Some(at) = clock.stamps().map(Some(at)) {
                         socket.sampler.stamped(id, at, stats);
                     }
+                    // Should there be more all the same, epoll will tell.
+                    if !socket.sampler.is_waiting() {
+                        return;
+                    }
                 }
                 Ok(Some(Left::Other)) => {}
                 Ok(None) => return,

@@ -1,6 +1,5 @@
 //! The values that cross the media plane's border: keys, events, and where packets leave.
 
-use crate::bwe::EstimateParts;
 use crate::mirror::Mirror;
 use sealcast_model::{Mid, ShardId, SlotId, Source, Time, TrackId};
 
@@ -41,19 +40,6 @@ pub struct PacketMeta {
     pub read: Time,
 }
 
-/// A subscriber's path at a moment. Rates are in bits per second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PathState {
-    /// What the path is believed to carry.
-    pub estimate: u64,
-    /// What that is made of.
-    pub parts: EstimateParts,
-    /// What was divided last.
-    pub available: u64,
-    /// What the layers that were chosen cost.
-    pub granted: u64,
-}
-
 /// Where packets leave the media plane: the session's SRTP context and the shard's send batch.
 ///
 /// All packets of one incoming stream for one destination come in one run, so that an
@@ -68,6 +54,13 @@ pub trait Egress {
     /// `ROC << 16 | sequence number`. It starts with ROC 0, and is never used twice with
     /// different bytes.
     fn rtp(&mut self, to: PeerKey, index: u64, header: &[u8], payload: &[u8], meta: PacketMeta);
+
+    /// Packets for `to` will follow, those for one or two other peers in between: a hint to have at
+    /// hand what they need. It changes nothing.
+    fn prepare(&mut self, _to: PeerKey) {}
+
+    /// This address will be read soon. A hint, and nothing but: it need not even be valid.
+    fn prefetch(&self, _address: *const u8) {}
 
     /// A plaintext RTCP packet for `to`, compound or of reduced size.
     fn rtcp(&mut self, to: PeerKey, packet: &[u8]);

@@ -1,5 +1,7 @@
 //! Limits of one shard's engine that an operator may set.
 
+use crate::limits::LOUDEST;
+
 /// How much one engine holds. Commands beyond are refused with
 /// [`CommandError::Limit`](sealcast_model::CommandError::Limit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub struct MediaConfig {
     pub tracks: usize,
     /// Slots that show a track.
     pub subscriptions: usize,
+    /// Audio tracks of a room that are forwarded, the loudest; at least 1.
+    pub loudest: usize,
 }
 
 impl Default for MediaConfig {
@@ -23,6 +27,7 @@ impl Default for MediaConfig {
             peers: 4_096,
             tracks: 16_384,
             subscriptions: 131_072,
+            loudest: LOUDEST,
         }
     }
 }

@@ -1,12 +1,8 @@
 //! The path to one subscriber: numbers of its packets, its estimate, and who gets which part.
 
-use crate::api::PathState;
-use crate::bwe::{Allocator, Estimator, EstimatorConfig, SentPacket, Usage};
-use crate::inbox::Incoming;
+use crate::bwe::{Allocator, Estimator, EstimatorConfig, ProbeCluster, SentPacket, Usage};
 use crate::limits::{DRAINING_LEAST, ESTIMATE_NOTICE, ESTIMATE_STEP, FEEDBACK_WANTED, STARTING};
 use crate::meter::WIRE_OVERHEAD;
-use crate::pacing::Pacer;
-use crate::rewriter::StreamLife;
 use sealcast_model::{SessionMedia, Time};
 use std::time::Duration;
 
@@ -28,8 +24,10 @@ enum Feedback {
     None,
     /// The client tells what it estimates itself (REMB).
     Estimates,
-    /// It tells when packets arrive.
+    /// It tells when packets arrive, by their transport-wide numbers.
     Arrivals,
+    /// It tells when packets arrive, by their streams' numbers (RFC 8888).
+    Reports,
 }
 
 /// Congestion control of one path.
@@ -37,13 +35,11 @@ enum Feedback {
 pub(crate) struct Control {
     pub(crate) estimator: Estimator,
     pub(crate) allocator: Allocator,
-    pub(crate) pacer: Pacer<Paced>,
-    /// Deadline of the pacer's timer that is set.
-    pub(crate) pace_timer: Time,
+    probe: Option<Probe>,
     /// The first packet left.
     pub(crate) first_sent: Option<Time>,
-    /// The client tells when packets arrive. If not, it estimates by itself (REMB).
-    tells_arrivals: bool,
+    /// What the client tells; never [`Feedback::None`].
+    feedback: Feedback,
     /// Feedback has come at least once.
     pub(crate) heard: bool,
     /// When bandwidth was last divided, and how much.
@@ -51,24 +47,21 @@ pub(crate) struct Control {
     pub(crate) allocated: u64,
     /// The estimate that the client was told last, and when.
     told: Option<(u64, Time)>,
+    /// Audio goes without redundancy.
+    pub(crate) lean: bool,
     /// It is listed to be divided anew with the next flush.
     pub(crate) listed: bool,
     /// What there is to divide it among has changed.
     pub(crate) stale: bool,
 }
 
-/// A packet that waits in the pacer. It is not numbered before it leaves, so that what is dropped
-/// leaves no gap and a change of layers concerns what waits as well. Its bytes are in the history of
-/// its stream.
+/// A cluster under way.
 #[derive(Debug)]
-pub(crate) struct Paced {
-    pub(crate) subscription: u32,
-    /// Of the subscription's rewriter, when the packet came.
-    pub(crate) turns: u32,
-    pub(crate) life: StreamLife,
-    pub(crate) sequence: u64,
-    /// `None` for a packet that is not forwarded and leaves no gap.
-    pub(crate) packet: Option<Incoming>,
+struct Probe {
+    cluster: ProbeCluster,
+    started: Time,
+    sent_bytes: u64,
+    sent_packets: u32,
 }
 
 impl Downlink {
@@ -84,6 +77,8 @@ impl Downlink {
         let codecs = || media.slots.iter().flat_map(|slot| &slot.codecs);
         self.feedback = if codecs().any(|codec| codec.transport_cc) {
             Feedback::Arrivals
+        } else if codecs().any(|codec| codec.ccfb) {
+            Feedback::Reports
         } else if codecs().any(|codec| codec.remb) {
             Feedback::Estimates
         } else {
@@ -93,7 +88,7 @@ impl Downlink {
             self.control = None;
         }
         if let Some(control) = &mut self.control {
-            control.tells_arrivals = self.feedback == Feedback::Arrivals;
+            control.feedback = self.feedback;
         }
     }
 
@@ -103,9 +98,24 @@ impl Downlink {
         if self.feedback == Feedback::None || self.control.is_some() {
             return false;
         }
-        let tells_arrivals = self.feedback == Feedback::Arrivals;
-        self.control = Some(Box::new(Control::new(tells_arrivals)));
+        self.control = Some(Box::new(Control::new(self.feedback)));
         true
+    }
+
+    /// Where that lies which a packet that leaves reads and writes.
+    #[inline]
+    pub(crate) fn hot(&self) -> impl Iterator<Item = *const u8> {
+        let control = self.control.as_deref();
+        control.into_iter().flat_map(|control| {
+            let first_sent = std::ptr::from_ref(&control.first_sent).cast();
+            control.estimator.hot().into_iter().chain([first_sent])
+        })
+    }
+
+    /// Where the next packet will be logged. Reads what [`hot`](Downlink::hot) names.
+    #[inline]
+    pub(crate) fn hot_log(&self) -> Option<*const u8> {
+        Some(self.control.as_deref()?.estimator.hot_log())
     }
 
     /// The number of the next packet.
@@ -117,12 +127,17 @@ impl Downlink {
         }
     }
 
-    /// Whether a packet of video may leave at once.
+    /// Whether audio goes without redundancy, because the path is too narrow for it.
     #[inline]
-    pub(crate) fn may_pass(&mut self, now: Time) -> bool {
-        self.control
-            .as_deref_mut()
-            .is_none_or(|control| control.pacer.may_pass(now))
+    pub(crate) fn is_lean(&self) -> bool {
+        self.control.as_ref().is_some_and(|control| control.lean)
+    }
+
+    /// Whether a packet is to be noted when it leaves; `numbered` if it carries a transport-wide
+    /// number.
+    #[inline]
+    pub(crate) fn notes(&self, numbered: bool) -> bool {
+        numbered || matches!(self.feedback, Feedback::Estimates | Feedback::Reports)
     }
 
     /// A packet of `len` bytes left under [`next`](Downlink::next).
@@ -136,18 +151,18 @@ impl Downlink {
 }
 
 impl Control {
-    fn new(tells_arrivals: bool) -> Self {
+    fn new(feedback: Feedback) -> Self {
         Control {
             estimator: Estimator::new(EstimatorConfig::default()),
             allocator: Allocator::new(),
-            pacer: Pacer::new(),
-            pace_timer: Time::NEVER,
+            probe: None,
             first_sent: None,
-            tells_arrivals,
+            feedback,
             heard: false,
             allocated_at: Time::ZERO,
             allocated: 0,
             told: None,
+            lean: false,
             listed: false,
             stale: false,
         }
@@ -161,31 +176,45 @@ impl Control {
             bytes,
             ssrc,
             sequence_number,
-            probe: self.pacer.on_sent(now, bytes),
+            probe: self.probe.as_ref().map(|probe| probe.cluster.id),
         });
+        if let Some(probe) = &mut self.probe {
+            probe.sent_bytes += u64::from(bytes);
+            probe.sent_packets += 1;
+            let cluster = probe.cluster;
+            if probe.sent_bytes >= cluster.min_bytes && probe.sent_packets >= cluster.min_packets {
+                self.probe = None;
+            }
+        }
     }
 
     /// Starts a cluster if it is time for one.
     pub(crate) fn poll_probe(&mut self, now: Time) {
-        if !self.pacer.is_probing()
+        if self.probe.is_none()
             && let Some(cluster) = self.estimator.poll_probe(now)
         {
-            self.pacer.start_probe(now, cluster);
+            self.probe = Some(Probe {
+                cluster,
+                started: now,
+                sent_bytes: 0,
+                sent_packets: 0,
+            });
         }
     }
 
-    /// Tells the pacer what the path carries. It holds nothing back while that is unknown, and
-    /// what was granted never waits for an estimate that is lower for a moment.
-    pub(crate) fn set_pace(&mut self, now: Time) {
-        let known = self.heard && !self.estimator.is_remb_only() && !self.is_starting(now);
-        let rate = self.estimator.estimate().max(self.allocator.granted());
-        self.pacer.set_rate(now, known.then_some(rate));
+    /// When the cluster under way wants its next packet.
+    pub(crate) fn probe_due(&self) -> Option<Time> {
+        let probe = self.probe.as_ref()?;
+        let nanos =
+            u128::from(probe.sent_bytes) * 8_000_000_000 / u128::from(probe.cluster.rate.max(1));
+        let spent = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        Some(probe.started + spent)
     }
 
     /// Bits per second to divide now.
     pub(crate) fn available(&self, now: Time) -> u64 {
         let waited = self.first_sent.map_or(Duration::ZERO, |first| now - first);
-        if !self.heard && (waited > FEEDBACK_WANTED || !self.tells_arrivals) {
+        if !self.heard && (waited > FEEDBACK_WANTED || self.feedback == Feedback::Estimates) {
             return u64::MAX;
         }
         // Less while a queue drains, which a layer less of something does. Not as little as the
@@ -193,16 +222,6 @@ impl Control {
         let estimate = self.estimator.estimate();
         let least = estimate / 100 * DRAINING_LEAST;
         self.estimator.sending_rate(now).max(least)
-    }
-
-    /// What is known of the path.
-    pub(crate) fn state(&self) -> PathState {
-        PathState {
-            estimate: self.estimator.estimate(),
-            parts: self.estimator.parts(),
-            available: self.allocated,
-            granted: self.allocator.granted(),
-        }
     }
 
     /// The estimate in bits per second, if it is time to tell the client.
@@ -217,9 +236,19 @@ impl Control {
         Some(estimate)
     }
 
+    /// Whether all that the client can tell is what it estimates by itself.
+    pub(crate) fn has_only_estimates(&self) -> bool {
+        self.feedback == Feedback::Estimates
+    }
+
     /// Whether the path is new, and nothing speaks against what is sent.
     pub(crate) fn is_starting(&self, now: Time) -> bool {
         let new = self.first_sent.is_none_or(|first| now - first < STARTING);
         new && self.estimator.usage() != Usage::Over && !self.estimator.is_remb_only()
+    }
+
+    /// Gives the cluster under way up: there is nothing to pad.
+    pub(crate) fn abandon_probe(&mut self) {
+        self.probe = None;
     }
 }

@@ -5,16 +5,27 @@ use crate::layers::LayerBits;
 use sealcast_model::Codec;
 use sealcast_rtp::payload::av1::AggregationHeader;
 use sealcast_rtp::payload::h264::H264Payload;
+use sealcast_rtp::payload::red::{RedLayout, RedPayload};
 use sealcast_rtp::payload::vp8::{Vp8Descriptor, Vp8Rewrite};
 use sealcast_rtp::payload::vp9::Vp9Descriptor;
 
-/// A payload descriptor with numbers to rewrite.
+/// A payload descriptor with something to rewrite for each receiver.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Descriptor {
     /// No descriptor, or none with numbers.
     Plain,
     Vp8(Vp8Descriptor),
     Vp9(Vp9Descriptor),
+    Red(RedLayout),
+}
+
+/// What a descriptor says, where a receiver may need something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rewritten {
+    /// Of VP8 and VP9.
+    Numbers(PictureNumbers),
+    /// The payload type of RED's blocks.
+    Blocks(u8),
 }
 
 /// The numbers of a descriptor.
@@ -28,7 +39,7 @@ impl Descriptor {
     /// The numbers as they are on the wire; `None` if there are none to rewrite.
     pub(crate) fn numbers(&self) -> Option<PictureNumbers> {
         let numbers = match self {
-            Descriptor::Plain => return None,
+            Descriptor::Plain | Descriptor::Red(_) => return None,
             Descriptor::Vp8(d) => PictureNumbers {
                 picture_id: d.picture_id.map(|id| id.value),
                 tl0_pic_idx: d.tl0_picture_index,
@@ -41,11 +52,10 @@ impl Descriptor {
         (numbers.picture_id.is_some() || numbers.tl0_pic_idx.is_some()).then_some(numbers)
     }
 
-    /// Puts other numbers into the descriptor at the start of `payload`, which it was read from.
-    pub(crate) fn rewrite(&self, payload: &mut [u8], new: PictureNumbers) {
-        let done = match self {
-            Descriptor::Plain => true,
-            Descriptor::Vp8(d) => d.rewrite(
+    /// Puts something else into the descriptor at the start of `payload`, which it was read from.
+    pub(crate) fn rewrite(&self, payload: &mut [u8], new: Rewritten) {
+        let done = match (self, new) {
+            (Descriptor::Vp8(d), Rewritten::Numbers(new)) => d.rewrite(
                 payload,
                 &Vp8Rewrite {
                     picture_id: new.picture_id,
@@ -53,7 +63,11 @@ impl Descriptor {
                     key_index: None,
                 },
             ),
-            Descriptor::Vp9(d) => d.rewrite(payload, new.picture_id, new.tl0_pic_idx),
+            (Descriptor::Vp9(d), Rewritten::Numbers(new)) => {
+                d.rewrite(payload, new.picture_id, new.tl0_pic_idx)
+            }
+            (Descriptor::Red(layout), Rewritten::Blocks(new)) => layout.rewrite(payload, new),
+            _ => false,
         };
         debug_assert!(done, "the descriptor was read from this payload");
     }
@@ -82,7 +96,8 @@ impl FrameInfo {
         dependency_descriptor: Option<&[u8]>,
     ) -> Option<Self> {
         let mut frame = match codec {
-            Codec::Opus | Codec::Red => Self::new(Some(0), false, Descriptor::Plain),
+            Codec::Opus => Self::new(Some(0), false, Descriptor::Plain),
+            Codec::Red => Self::red(payload)?,
             Codec::Vp8 => Self::vp8(payload)?,
             Codec::Vp9 => Self::vp9(payload)?,
             Codec::Av1 => {
@@ -115,6 +130,17 @@ impl FrameInfo {
             descriptor,
             layers: None,
         }
+    }
+
+    /// RED whose blocks are of one type. Without anything new in it, it is none.
+    fn red(payload: &[u8]) -> Option<Self> {
+        let red = RedPayload::parse(payload).ok()?;
+        let layout = RedLayout::of(&red).filter(|_| !red.primary.is_empty())?;
+        Some(Self::new(
+            Some(layout.primary()),
+            false,
+            Descriptor::Red(layout),
+        ))
     }
 
     fn vp9(payload: &[u8]) -> Option<Self> {
@@ -206,13 +232,15 @@ mod tests {
         let mut copy = payload.clone();
         frame.descriptor.rewrite(
             &mut copy,
-            PictureNumbers {
+            Rewritten::Numbers(PictureNumbers {
                 picture_id: Some(0x7fff),
                 tl0_pic_idx: Some(0),
-            },
+            }),
         );
         assert_eq!(copy[..6], [0x90, 0xf0, 0xff, 0xff, 0, 0x20]);
-        frame.descriptor.rewrite(&mut copy, numbers);
+        frame
+            .descriptor
+            .rewrite(&mut copy, Rewritten::Numbers(numbers));
         assert_eq!(copy, payload, "restored");
         // Cut off within the frame header.
         assert_eq!(
@@ -282,8 +310,14 @@ mod tests {
             prop_assert!(frame.start.is_none_or(|at| at <= payload.len()));
             if let Some(numbers) = frame.descriptor.numbers() {
                 let before = payload.clone();
-                frame.descriptor.rewrite(&mut payload, PictureNumbers { picture_id: Some(picture_id), tl0_pic_idx: Some(tl0) });
-                frame.descriptor.rewrite(&mut payload, numbers);
+                let new = PictureNumbers { picture_id: Some(picture_id), tl0_pic_idx: Some(tl0) };
+                frame.descriptor.rewrite(&mut payload, Rewritten::Numbers(new));
+                frame.descriptor.rewrite(&mut payload, Rewritten::Numbers(numbers));
+                prop_assert_eq!(payload, before);
+            } else if let Descriptor::Red(layout) = frame.descriptor {
+                let before = payload.clone();
+                frame.descriptor.rewrite(&mut payload, Rewritten::Blocks(tl0 & 0x7f));
+                frame.descriptor.rewrite(&mut payload, Rewritten::Blocks(layout.payload_type));
                 prop_assert_eq!(payload, before);
             }
         }

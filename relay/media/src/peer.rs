@@ -1,6 +1,6 @@
 //! A session as the media plane sees it: the m-lines it sends on, its slots, its clocks.
 
-use crate::bwe::TwccReceiver;
+use crate::bwe::{CcfbReceiver, ReceiveEstimator, TwccReceiver};
 use crate::header::extension_map;
 use crate::sync::PeerClock;
 use sealcast_model::limits::{
@@ -107,8 +107,8 @@ pub(crate) struct Peer {
     pub(crate) round_trip: Option<Duration>,
     /// By the time that lost packets took to come once asked for.
     repair_time: Option<Duration>,
-    /// When its packets arrived, where it is to be told.
-    pub(crate) arrivals: Option<Box<TwccReceiver>>,
+    /// What it is told of how its packets arrive.
+    pub(crate) arrivals: Option<Box<Arrivals>>,
     /// Deadline of the feedback timer that is set.
     pub(crate) arrivals_timer: Time,
     /// The stream of its newest packet: feedback has to name one.
@@ -143,7 +143,7 @@ impl Peer {
             clock: PeerClock::default(),
             round_trip: None,
             repair_time: None,
-            arrivals: wants_arrivals(media).then(Box::default),
+            arrivals: Arrivals::wanted(media).map(Box::new),
             arrivals_timer: Time::NEVER,
             arrivals_ssrc: 0,
             report_at: Time::NEVER,
@@ -213,6 +213,12 @@ impl Peer {
         self.round_trip.or(self.repair_time)
     }
 
+    /// The SSRCs that it sends media on, retransmissions left out.
+    pub(crate) fn media_ssrcs(&self) -> impl Iterator<Item = u32> {
+        let media = self.ssrcs.iter().filter(|(_, binding)| !binding.rtx);
+        media.map(|(ssrc, _)| *ssrc)
+    }
+
     /// The subscription that sends on `ssrc` to this client.
     pub(crate) fn subscription(&self, ssrc: u32) -> Option<u32> {
         self.slots
@@ -234,14 +240,50 @@ impl Peer {
     }
 }
 
-/// Whether the client's own estimator lives on transport-wide feedback.
-pub(crate) fn wants_arrivals(media: &SessionMedia) -> bool {
-    let codecs = || media.receive.iter().flat_map(|m| &m.codecs);
-    codecs().any(|codec| codec.transport_cc)
-        && media
-            .extensions
-            .iter()
-            .any(|(_, kind)| *kind == HeaderExtension::TransportCc)
+/// How a client learns what its path to the relay carries.
+#[derive(Debug)]
+pub(crate) enum Arrivals {
+    /// By its own estimator, from transport-wide feedback.
+    Transport(TwccReceiver),
+    /// By its own estimator, from feedback of RFC 8888.
+    Congestion(CcfbReceiver),
+    /// It is told (REMB).
+    Estimated(ReceiveEstimator),
+}
+
+impl Arrivals {
+    /// What a session with these m-lines is to be given.
+    pub(crate) fn wanted(media: &SessionMedia) -> Option<Self> {
+        let any = |wants: fn(&CodecParams) -> bool| {
+            media.receive.iter().flat_map(|m| &m.codecs).any(wants)
+        };
+        let has = |wanted| media.extensions.iter().any(|(_, kind)| *kind == wanted);
+        if any(|codec| codec.transport_cc) && has(HeaderExtension::TransportCc) {
+            return Some(Arrivals::Transport(TwccReceiver::new()));
+        }
+        if any(|codec| codec.ccfb) {
+            return Some(Arrivals::Congestion(CcfbReceiver::default()));
+        }
+        (any(|codec| codec.remb) && has(HeaderExtension::AbsSendTime))
+            .then(|| Arrivals::Estimated(ReceiveEstimator::default()))
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Time {
+        match self {
+            Arrivals::Transport(receiver) => receiver.poll_timeout(),
+            Arrivals::Congestion(receiver) => receiver.poll_timeout(),
+            Arrivals::Estimated(estimator) => estimator.poll_timeout(),
+        }
+    }
+
+    /// Puts what is wanted now in the place of what there is, if it is another.
+    pub(crate) fn update(this: &mut Option<Box<Self>>, media: &SessionMedia) {
+        let wanted = Self::wanted(media);
+        let kind = |arrivals: Option<&Self>| arrivals.map(std::mem::discriminant);
+        if kind(wanted.as_ref()) != kind(this.as_deref()) {
+            *this = wanted.map(Box::new);
+        }
+    }
 }
 
 /// Checks what was negotiated against the limits, and that its names are unique.

@@ -35,11 +35,7 @@ impl Reception {
         received: Time,
         clock_rate: u32,
     ) {
-        if self.base.is_none_or(|base| sequence < base) {
-            self.base = Some(sequence);
-        }
-        self.highest = self.highest.max(sequence);
-        self.received += 1;
+        self.on_other(sequence);
         let arrival =
             (u128::from(received.as_nanos()) * u128::from(clock_rate) / 1_000_000_000) as u32;
         let transit = arrival.wrapping_sub(timestamp);
@@ -52,6 +48,16 @@ impl Reception {
                 .saturating_sub((self.jitter_16 + 8) >> 4);
         }
         self.transit = Some(transit);
+    }
+
+    /// As [`on_packet`](Reception::on_packet), for one of another clock rate, as comfort noise has:
+    /// it counts, and says nothing about jitter.
+    pub(crate) fn on_other(&mut self, sequence: u64) {
+        if self.base.is_none_or(|base| sequence < base) {
+            self.base = Some(sequence);
+        }
+        self.highest = self.highest.max(sequence);
+        self.received += 1;
     }
 
     /// Whether a packet arrived since the previous report.

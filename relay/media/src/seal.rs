@@ -8,6 +8,7 @@ use crate::limits::{SEAL_COUNTER_WINDOW, SEAL_KEYS, SEAL_UNCHECKED, SEAL_VIOLATI
 use sealcast_model::Codec;
 use sealcast_rtp::payload::av1::{self, AggregationHeader, obu};
 use sealcast_rtp::payload::h264::{H264Payload, nal};
+use sealcast_rtp::payload::red::RedPayload;
 
 /// Bits of a key id below its context: 16 of leaf and 8 of epoch.
 const CONTEXT_SHIFT: u32 = 24;
@@ -86,6 +87,7 @@ fn inspect(
     match (codec, start) {
         (Codec::Av1, _) => contents.continues = inspect_av1(payload, take),
         (Codec::H264, _) => contents.continues = inspect_h264(payload, take),
+        (Codec::Red, _) => inspect_red(payload, take),
         (_, None) => contents.continues = true,
         (_, Some(at)) => {
             let frame = payload.get(at..).unwrap_or_default();
@@ -99,6 +101,18 @@ fn inspect(
         }
     }
     contents
+}
+
+/// The blocks of a RED payload: each is a frame that was sealed by itself, repeated ones included.
+fn inspect_red(payload: &[u8], mut take: impl FnMut(Option<SframeHeader>)) {
+    let Ok(red) = RedPayload::parse(payload) else {
+        return take(None);
+    };
+    red.redundant()
+        .map(|block| block.data)
+        .filter(|data| !data.is_empty())
+        .chain([red.primary])
+        .for_each(|data| take(SframeHeader::parse(data)));
 }
 
 /// The OBUs that start in an AV1 payload. Sequence headers and temporal delimiters are copies in
@@ -383,6 +397,38 @@ mod tests {
                 SealCheck::default().check(&CONTEXTS, codec, 0, &frame, Some(0)),
                 Verdict::Pass
             );
+        }
+    }
+
+    #[test]
+    fn every_block_of_red_is_sealed() {
+        let block = |counter| sealed(kid(7, 1), counter);
+        let red = |redundant: &[&[u8]], primary: &[u8]| {
+            let headers = redundant
+                .iter()
+                .flat_map(|data| [0x80 | 111, 0x0f, 0x00, data.len() as u8]);
+            let headers: Vec<u8> = headers.chain([111]).collect();
+            [&headers, &redundant.concat()[..], primary].concat()
+        };
+        let mut check = SealCheck::default();
+        let mut verdict = |payload: &[u8]| check.check(&CONTEXTS, Codec::Red, 0, payload, Some(0));
+        assert_eq!(verdict(&red(&[], &block(1))), Verdict::Pass);
+        assert_eq!(verdict(&red(&[&block(1)], &block(2))), Verdict::Pass);
+        assert_eq!(
+            verdict(&red(&[&block(1), &block(2)], &block(3))),
+            Verdict::Pass
+        );
+        assert_eq!(verdict(&red(&[&[], &block(3)], &block(4))), Verdict::Pass);
+        let clear = [0x7b; 40];
+        for payload in [
+            red(&[], &clear),
+            red(&[&block(4)], &clear),
+            red(&[&clear], &block(5)),
+            // Sealed as a whole, which no relay can take apart.
+            block(6),
+        ] {
+            assert_eq!(verdict(&payload), Verdict::Drop);
+            assert_eq!(verdict(&red(&[], &block(7))), Verdict::Pass);
         }
     }
 

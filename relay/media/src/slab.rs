@@ -53,6 +53,14 @@ impl<T> Slab<T> {
         self.entries.get(index as usize)?.as_ref()
     }
 
+    /// Where the value of an index lies, or would. Reads nothing of it.
+    #[inline]
+    pub(crate) fn address(&self, index: u32) -> *const u8 {
+        self.entries
+            .get(index as usize)
+            .map_or(std::ptr::null(), |entry| std::ptr::from_ref(entry).cast())
+    }
+
     #[inline]
     pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
         self.entries.get_mut(index as usize)?.as_mut()

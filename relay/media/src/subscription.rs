@@ -5,7 +5,7 @@ use crate::layers::{LayerSelector, Layers};
 use crate::repair::RtxSender;
 use crate::rewriter::Rewriter;
 use sealcast_model::limits::CODECS_PER_MEDIA;
-use sealcast_model::{CodecParams, MediaKind};
+use sealcast_model::{Codec, CodecParams, MediaKind};
 
 /// No payload type: the receiver did not negotiate the codec.
 const UNMAPPED: u8 = 0xff;
@@ -15,19 +15,44 @@ const UNMAPPED: u8 = 0xff;
 pub(crate) struct PayloadTypes {
     media: [u8; CODECS_PER_MEDIA],
     rtx: [u8; CODECS_PER_MEDIA],
+    /// If it takes RED.
+    pub(crate) red: Option<RedTypes>,
+}
+
+/// A receiver's payload types for RED.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RedTypes {
+    /// Of the packet.
+    pub(crate) packet: u8,
+    /// Of the blocks in it.
+    pub(crate) block: u8,
 }
 
 impl PayloadTypes {
-    /// Matches codecs by name and profile.
+    /// Matches codecs by name and profile. RED counts as the Opus that is in it: the relay can take
+    /// that out.
     pub(crate) fn map(publisher: &[CodecParams], receiver: &[CodecParams]) -> Self {
+        let find = |codec, profile| {
+            receiver
+                .iter()
+                .find(|ours| ours.codec == codec && ours.profile == profile)
+        };
+        let opus = find(Codec::Opus, 0);
+        let red = find(Codec::Red, 0);
         let mut map = PayloadTypes {
             media: [UNMAPPED; CODECS_PER_MEDIA],
             rtx: [UNMAPPED; CODECS_PER_MEDIA],
+            red: red.zip(opus).map(|(red, opus)| RedTypes {
+                packet: red.pt,
+                block: opus.pt,
+            }),
         };
         for ((media, rtx), theirs) in map.media.iter_mut().zip(&mut map.rtx).zip(publisher) {
-            let same =
-                |ours: &&CodecParams| ours.codec == theirs.codec && ours.profile == theirs.profile;
-            if let Some(ours) = receiver.iter().find(same) {
+            let ours = match theirs.codec {
+                Codec::Red => opus,
+                codec => find(codec, theirs.profile),
+            };
+            if let Some(ours) = ours {
                 *media = ours.pt;
                 *rtx = ours.rtx_pt.unwrap_or(UNMAPPED);
             }
@@ -143,6 +168,14 @@ impl Subscription {
         self.target = None;
         self.pause = Pause::None;
         self.rewriter.detach();
+    }
+
+    /// The cache lines of a subscription at this address, none of which is read.
+    #[inline]
+    pub(crate) fn lines(at: *const u8) -> impl Iterator<Item = *const u8> {
+        const LINE: usize = 64;
+        let lines = 0..size_of::<Option<Subscription>>().div_ceil(LINE);
+        lines.map(move |line| at.wrapping_add(line * LINE))
     }
 
     /// Whether packets of its track go to its receiver.

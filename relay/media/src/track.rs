@@ -2,7 +2,7 @@
 
 use crate::audio::ActiveSpeaker;
 use crate::layers::Layers;
-use crate::limits::{ENCODING_IDLE, LOUDEST};
+use crate::limits::ENCODING_IDLE;
 use crate::mirror::Satellite;
 use crate::slab::Slab;
 use crate::stream::RtpStream;
@@ -21,11 +21,11 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    pub(crate) fn new(id: RoomId) -> Self {
+    pub(crate) fn new(id: RoomId, loudest: usize) -> Self {
         Room {
             id,
             peers: 0,
-            voices: ActiveSpeaker::new(LOUDEST),
+            voices: ActiveSpeaker::new(loudest),
             attentive: false,
         }
     }

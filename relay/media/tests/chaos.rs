@@ -82,6 +82,7 @@ impl World {
                     rooms: 2,
                     tracks: 10,
                     subscriptions: 12,
+                    ..MediaConfig::default()
                 },
                 7,
             ),

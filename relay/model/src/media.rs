@@ -118,7 +118,8 @@ pub type Rid = Token;
 pub enum Codec {
     /// RFC 7587, 48 kHz.
     Opus,
-    /// RFC 2198 redundancy over Opus.
+    /// Opus in RFC 2198 redundancy: each packet repeats frames of those before it. Never without
+    /// Opus beside it in the same m-line.
     Red,
     /// RFC 7741.
     Vp8,
@@ -183,6 +184,8 @@ pub struct CodecParams {
     pub fir: bool,
     /// Transport-wide congestion control negotiated.
     pub transport_cc: bool,
+    /// Congestion control feedback negotiated (RFC 8888).
+    pub ccfb: bool,
     /// REMB negotiated.
     pub remb: bool,
 }
@@ -279,6 +282,15 @@ pub struct ReceiveMedia {
     pub rids: Vec<Rid>,
     /// SSRCs announced by `a=ssrc`, media before its RTX; empty when bound by MID and RID.
     pub ssrcs: Vec<AnnouncedSsrc>,
+}
+
+impl ReceiveMedia {
+    /// The codec of what the m-line carries: its first, but for RED, which is another codec's
+    /// redundancy.
+    #[must_use]
+    pub fn codec(&self) -> Option<&CodecParams> {
+        self.codecs.iter().find(|params| params.codec != Codec::Red)
+    }
 }
 
 /// An SSRC named in an offer.

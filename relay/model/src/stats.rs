@@ -74,7 +74,6 @@ series! {
         DropUnsealed = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "unsealed"];
         DropCodec = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "codec_not_negotiated"];
         DropPoolEmpty = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "pool_empty"];
-        DropPaced = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "pacer"];
         DropNoPath = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "no_path"];
         DropTcpBackpressure = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "tcp_backpressure"];
         DropTcpFraming = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "tcp_framing"];
@@ -99,11 +98,12 @@ series! {
         RtcpOutPli = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "pli"];
         RtcpOutFir = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "fir"];
         RtcpOutTwcc = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "twcc"];
+        RtcpOutCcfb = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "ccfb"];
+        RtcpOutRemb = "sealcast_rtcp_sent_total" "RTCP packets sent, by type." ["type": "remb"];
         RetransmitSent = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "sent"];
         RetransmitTooSoon = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "too_soon"];
         RetransmitOverBudget = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "over_budget"];
         RetransmitGone = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "gone"];
-        Paced = "sealcast_paced_total" "Packets of video that waited for room on their subscriber's path.";
         PaddingSent = "sealcast_padding_sent_total" "Padding packets sent to probe subscribers' paths.";
         DiagnosticPaused = "sealcast_diagnostic_pauses_total" "Diagnostic tracks paused for a subscriber whose path does not carry them whole.";
         RepairsReceived = "sealcast_repairs_received_total" "Lost packets that publishers sent again in time.";
@@ -194,8 +194,10 @@ impl Stage {
     }
 }
 
-/// Everything one shard counts.
+/// Everything one shard counts. On cache lines of its own (two, since processors fetch pairs), or
+/// what another thread writes beside it would be written into this shard's cache, packet by packet.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct ShardStats {
     counters: [AtomicU64; Counter::ALL.len()],
     gauges: [AtomicU64; Gauge::ALL.len()],

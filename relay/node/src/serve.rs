@@ -299,6 +299,7 @@ fn shard_config(
             peers: settings.media_max_sessions.size(),
             tracks: settings.media_max_tracks.size(),
             subscriptions: settings.media_max_subscriptions.size(),
+            loudest: settings.media_loudest.size(),
         },
         pool_packets: settings.media_pool_packets.size(),
         seed: seed()?,

@@ -7,6 +7,9 @@ use sealcast_srtp::{
     SealError as SrtpSealError,
 };
 
+/// Bytes that a processor fetches at once.
+const CACHE_LINE: usize = 64;
+
 /// Exists from `Connected` on.
 pub(crate) struct MediaKeys {
     profile: Profile,
@@ -66,6 +69,21 @@ impl MediaKeys {
 
     pub(crate) fn seal_rtcp(&mut self, rtcp: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
         self.outbound.seal_rtcp(rtcp, out).map_err(seal_error)
+    }
+
+    /// Where that lies which sealing a packet reads first: the context, from its beginning on, and
+    /// the way to the stream's window.
+    pub(crate) fn hot(&self) -> [*const u8; 3] {
+        let keys = std::ptr::from_ref(&self.outbound).cast::<u8>();
+        let streams = std::ptr::from_ref(&self.streams).cast();
+        [keys, keys.wrapping_add(CACHE_LINE), streams]
+    }
+
+    /// Where the window of the stream lies that was sealed for last. Reads what
+    /// [`hot`](Self::hot) names.
+    pub(crate) fn hot_stream(&self) -> Option<[*const u8; 3]> {
+        let stream = std::ptr::from_ref(self.streams.get(self.last)?).cast::<u8>();
+        Some([0, 1, 2].map(|line| stream.wrapping_add(line * CACHE_LINE)))
     }
 
     /// The place of an SSRC's stream, which is made with its first packet.

@@ -226,6 +226,27 @@ impl Session {
             .seal_rtp(header, payload, out)
     }
 
+    /// Where that lies of the session itself which sending a packet reads: its path, and the way to
+    /// its keys. Addresses to prefetch; none of them is read.
+    #[must_use]
+    pub fn hot(&self) -> [*const u8; 2] {
+        let paths = std::ptr::from_ref(&self.paths).cast();
+        [paths, std::ptr::from_ref(&self.media).cast()]
+    }
+
+    /// As [`Session::hot`], of its keys. Reads what that names.
+    #[must_use]
+    pub fn hot_keys(&self) -> Option<[*const u8; 3]> {
+        Some(self.media.as_ref()?.hot())
+    }
+
+    /// As [`Session::hot`], of the stream that was sealed for last. Reads what
+    /// [`Session::hot_keys`] names.
+    #[must_use]
+    pub fn hot_stream(&self) -> Option<[*const u8; 3]> {
+        self.media.as_ref()?.hot_stream()
+    }
+
     /// Seals a compound RTCP packet into `out`. The SRTCP index is the session's own.
     ///
     /// # Errors

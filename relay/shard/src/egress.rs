@@ -20,6 +20,11 @@ pub trait Outbox {
     /// Sends every run of the batch, without waiting for more than a moment, and reports what was
     /// taken and when. What cannot be sent is dropped and counted there.
     fn send(&mut self, batch: &EgressBatch, report: &mut SendReport);
+
+    /// This address will be read soon: where the processor can be told, it is. A hint, and nothing
+    /// but: the address need not be valid.
+    #[inline]
+    fn prefetch(&self, _address: *const u8) {}
 }
 
 /// Datagrams for one destination that one `sendmsg` with UDP_SEGMENT can carry.

@@ -16,6 +16,8 @@ pub(crate) struct Sealer<'a, O: Outbox> {
     stats: &'a ShardStats,
     mesh: Option<&'a mut Mesh>,
     current: Option<u32>,
+    /// The sessions that were prepared for last, the newest first.
+    prepared: [Option<u32>; 2],
 }
 
 impl<'a, O: Outbox> Sealer<'a, O> {
@@ -34,6 +36,7 @@ impl<'a, O: Outbox> Sealer<'a, O> {
             stats,
             mesh,
             current: None,
+            prepared: [None; 2],
         }
     }
 
@@ -94,6 +97,29 @@ impl<O: Outbox> Egress for Sealer<'_, O> {
         self.seal(to, packet.len(), overhead, None, |session, out| {
             session.seal_rtcp(packet, out)
         });
+    }
+
+    /// Step by step, since each finds what the next one fetches by reading what it has fetched.
+    #[inline]
+    fn prepare(&mut self, to: PeerKey) {
+        let session = |key| self.sessions.get(key).map(|entry| &entry.session);
+        let fetch = |at| self.outbox.prefetch(at);
+        let [second, third] = self.prepared;
+        if let Some(hot) = third.and_then(session).and_then(Session::hot_stream) {
+            hot.into_iter().for_each(fetch);
+        }
+        if let Some(hot) = second.and_then(session).and_then(Session::hot_keys) {
+            hot.into_iter().for_each(fetch);
+        }
+        if let Some(first) = session(to.0) {
+            first.hot().into_iter().for_each(fetch);
+        }
+        self.prepared = [Some(to.0), second];
+    }
+
+    #[inline]
+    fn prefetch(&self, address: *const u8) {
+        self.outbox.prefetch(address);
     }
 
     fn mirror(&mut self, to: ShardId, message: &Mirror, packet: &[u8]) -> bool {

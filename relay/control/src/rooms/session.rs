@@ -247,7 +247,7 @@ fn refresh(state: &mut State, track: TrackId, receive: &[ReceiveMedia]) -> bool 
     let media = receive
         .iter()
         .find(|r| r.mid == track.mid && r.kind == track.source.kind());
-    let Some(codec) = media.and_then(|m| m.codecs.first()) else {
+    let Some(codec) = media.and_then(ReceiveMedia::codec) else {
         return false;
     };
     (track.codec, track.profile) = (codec.codec, codec.profile);

@@ -41,7 +41,7 @@ impl Rooms {
             let receive = &session.negotiated.media.receive;
             let media = receive.iter().find(|r| r.mid == request.mid);
             let media = media.filter(|m| m.kind == request.source.kind());
-            let codec = media.and_then(|m| m.codecs.first());
+            let codec = media.and_then(|m| m.codec());
             let codec = codec.ok_or(Refusal::new(
                 Code::NoSlot,
                 "no sending m-line of this kind has this mid",

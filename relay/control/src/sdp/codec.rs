@@ -11,6 +11,7 @@ pub(super) fn acceptable(offer: &MediaDescription, policy: &MediaPolicy) -> Vec<
         return Vec::new();
     };
     let mut out: Vec<CodecParams> = Vec::new();
+    let redundancy = redundancy(offer, policy);
     for format in &offer.formats {
         let Some(pt) = payload_type(format) else {
             continue;
@@ -18,9 +19,10 @@ pub(super) fn acceptable(offer: &MediaDescription, policy: &MediaPolicy) -> Vec<
         if out.len() == CODECS_PER_MEDIA || out.iter().any(|c| c.pt == pt) {
             continue;
         }
-        if let Some(params) = accept(offer, kind, pt, policy) {
-            out.push(params);
-        }
+        out.extend(match redundancy {
+            Some(red) if red == pt => Some(red_params(red)),
+            _ => accept(offer, kind, pt, policy),
+        });
     }
     out
 }
@@ -35,6 +37,41 @@ fn payload_type(format: &str) -> Option<u8> {
     }
 }
 
+/// RED has no feedback of its own: what is lost comes with the next packet.
+fn red_params(pt: u8) -> CodecParams {
+    CodecParams {
+        pt,
+        codec: Codec::Red,
+        profile: 0,
+        rtx_pt: None,
+        nack: false,
+        pli: false,
+        fir: false,
+        transport_cc: false,
+        ccfb: false,
+        remb: false,
+    }
+}
+
+/// The payload type of RED over the m-line's Opus, where the relay takes both.
+fn redundancy(offer: &MediaDescription, policy: &MediaPolicy) -> Option<u8> {
+    let takes = |codec| policy.audio.contains(&codec);
+    let of = |codec| {
+        let types = offer.formats.iter().filter_map(|f| payload_type(f));
+        types.filter(move |pt| offer.rtpmap(*pt).is_some_and(|map| matches(map, codec)))
+    };
+    if !takes(Codec::Red) || !takes(Codec::Opus) {
+        return None;
+    }
+    // That of the m-line's first Opus: a receiver has one name for the blocks.
+    let opus = of(Codec::Opus).next()?;
+    of(Codec::Red).find(|red| {
+        // RFC 2198, section 5: "a slash-separated list of RTP payload types", of the blocks.
+        let blocks = offer.fmtp(*red).map(|fmtp| fmtp.params.split('/'));
+        blocks.is_some_and(|mut blocks| blocks.all(|block| block.trim().parse() == Ok(opus)))
+    })
+}
+
 fn accept(
     offer: &MediaDescription,
     kind: MediaKind,
@@ -45,9 +82,15 @@ fn accept(
     let codec = *policy
         .codecs(kind)
         .iter()
-        .find(|codec| matches(map, **codec))?;
+        .find(|codec| **codec != Codec::Red && matches(map, **codec))?;
     let profile = profile(codec, offer.fmtp(pt))?;
     let video = kind == MediaKind::Video;
+    // One kind of feedback about the path is enough, and this is their order: transport-wide
+    // numbers also tell of retransmissions and padding before their streams are known, and every
+    // browser has them; REMB is for those who know no other.
+    let offers = |feedback| policy.transport_cc && offer.has_feedback(pt, feedback);
+    let transport_cc = offers("transport-cc");
+    let ccfb = !transport_cc && offers(CCFB);
     Some(CodecParams {
         pt,
         codec,
@@ -60,11 +103,9 @@ fn accept(
         nack: policy.repair && offer.has_feedback(pt, "nack"),
         pli: video && offer.has_feedback(pt, "nack pli"),
         fir: video && offer.has_feedback(pt, "ccm fir"),
-        transport_cc: policy.transport_cc && offer.has_feedback(pt, "transport-cc"),
-        // The fallback of those who know no other.
-        remb: policy.transport_cc
-            && offer.has_feedback(pt, "goog-remb")
-            && !offer.has_feedback(pt, "transport-cc"),
+        transport_cc,
+        ccfb,
+        remb: !transport_cc && !ccfb && offers("goog-remb"),
     })
 }
 
@@ -72,8 +113,8 @@ fn accept(
 fn matches(map: &RtpMap, codec: Codec) -> bool {
     map.name.eq_ignore_ascii_case(codec.name())
         && map.clock_rate == codec.clock_rate()
-        // RFC 7587 §7: Opus is always "opus/48000/2".
-        && (codec != Codec::Opus || map.channels == Some(2))
+        // RFC 7587 §7: Opus is always "opus/48000/2", and so is its redundancy.
+        && (codec.kind() != MediaKind::Audio || map.channels == Some(2))
 }
 
 /// The payload type whose `apt` is `pt` (RFC 4588 §8.1).
@@ -142,12 +183,19 @@ fn h264_profile(profile_level_id: &str) -> Option<u32> {
     }
 }
 
+/// RFC 8888, section 6.
+const CCFB: &str = "ack ccfb";
+
 /// Writes `codecs` into an answer's section.
 pub(super) fn answer(
     section: &mut MediaDescription,
     offer: &MediaDescription,
     codecs: &[CodecParams],
 ) {
+    if codecs.iter().any(|params| params.ccfb) {
+        // RFC 8888, section 6: it is for all payload types, retransmissions included.
+        section.feedback.push((None, CCFB.to_owned()));
+    }
     for params in codecs {
         let pt = params.pt;
         section.formats.push(pt.to_string());
@@ -189,7 +237,8 @@ fn answer_fmtp(codec: Codec, offered: Option<&Fmtp>) -> Option<String> {
     };
     match codec {
         Codec::Opus => Some("minptime=10;useinbandfec=1".to_owned()),
-        Codec::Red | Codec::Vp8 => None,
+        Codec::Red => offered.map(|fmtp| fmtp.params.clone()),
+        Codec::Vp8 => None,
         Codec::Vp9 => echo(&["profile-id"]),
         Codec::Av1 => echo(&["level-idx", "profile", "tier"]),
         Codec::H264 => echo(&[

@@ -5,7 +5,7 @@ use super::description::{Direction, MediaDescription, SessionDescription, Setup,
 use super::error::{SdpError, SdpErrorKind};
 use super::negotiate::{MediaPolicy, RemoteTransport, Role};
 use sealcast_model::limits::{SLOTS_PER_SESSION, TRACKS_PER_SESSION};
-use sealcast_model::{CodecParams, MediaKind, Mid};
+use sealcast_model::{Codec, CodecParams, HeaderExtension, MediaKind, Mid};
 
 /// What becomes of an offered m-line.
 pub(super) enum Section {
@@ -115,10 +115,14 @@ fn plan_media(
     let mut codecs = codec::acceptable(offered, policy);
     let direction = role.answer(offered.direction);
     if direction == Direction::RecvOnly {
-        // One codec per sending m-line: what a subscriber must be able to take is then certain.
-        codecs.truncate(1);
-        // The relay takes REMB from receivers, and gives none.
-        codecs.iter_mut().for_each(|codec| codec.remb = false);
+        keep_one(&mut codecs);
+        // The relay estimates for senders by the times that packets were sent.
+        let timed = offered
+            .extensions
+            .iter()
+            .filter(|ext| ext.direction.unwrap_or_default().sends())
+            .any(|ext| ext.extension == HeaderExtension::AbsSendTime);
+        codecs.iter_mut().for_each(|codec| codec.remb &= timed);
     }
     Ok(match (offered.kind(), codecs.is_empty()) {
         (Some(kind), false) => Section::Media(MediaPlan {
@@ -129,6 +133,13 @@ fn plan_media(
         }),
         _ => Section::Rejected,
     })
+}
+
+/// Leaves one codec of a sending m-line: what a subscriber must be able to take is then certain.
+/// RED stays beside its Opus, since the relay takes it apart for who has none.
+fn keep_one(codecs: &mut Vec<CodecParams>) {
+    let chosen = codecs.iter().find(|c| c.codec != Codec::Red).map(|c| c.pt);
+    codecs.retain(|c| Some(c.pt) == chosen || c.codec == Codec::Red);
 }
 
 /// The m-line's MID, if it shares the one transport of the session.

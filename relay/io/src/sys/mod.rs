@@ -10,6 +10,7 @@ mod cmsg;
 mod epoll;
 mod errqueue;
 mod interfaces;
+mod prefetch;
 mod recv;
 mod send;
 mod socket;
@@ -20,6 +21,7 @@ pub use affinity::usable_cores;
 pub(crate) use epoll::{Epoll, EventFd, Ready};
 pub(crate) use errqueue::{Left, take_error};
 pub use interfaces::interface_addresses;
+pub(crate) use prefetch::prefetch;
 pub(crate) use recv::{Message, ReceiveBatch, Timestamps};
 pub(crate) use send::{Datagram, MESSAGES, SendBatch};
 #[cfg(test)]

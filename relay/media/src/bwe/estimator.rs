@@ -5,12 +5,11 @@ use super::aimd::{Aimd, Observation};
 use super::delay::{DelayDetector, Usage};
 use super::loss::LossBound;
 use super::losses::{Losses, LostPacket};
-use super::path::{BusyRate, QueueDelay, SentRate};
+use super::path::{QueueDelay, SentRate};
 use super::probe::{ProbeCluster, ProbeResults};
 use super::prober::{DEMAND_FACTOR, PROBE_GAIN, PROBE_SUCCESS, Prober};
 use super::remb::RembBound;
 use super::send_log::{PacketResult, SendLog, SentPacket};
-use crate::limits::ESTIMATE_MAX;
 use sealcast_model::Time;
 use sealcast_rtp::rtcp::{CongestionFeedback, TransportFeedback};
 use std::time::Duration;
@@ -29,18 +28,10 @@ const SILENCE_FACTOR: f64 = 0.7;
 /// Results of a cluster are awaited for this long beyond the round trip.
 const PROBE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// A queue this short is the pacing of frames, not congestion.
-const SHORT_QUEUE_MICROS: i64 = 20_000;
-/// So is one of this length while the bottleneck has not been busy for long: a key frame, which
-/// every change of encoding brings, passes and leaves the queue as it was.
-const BURST_QUEUE_MICROS: i64 = 50_000;
-/// A queue of this length is none that a burst made, a rival's or our own: both are paced.
-const LONG_QUEUE_MICROS: i64 = 150_000;
-
-/// After an overuse, for this long, sending makes room for the queue to drain as far as it is not
-/// short ...
+/// After an overuse, for this long, sending makes room for the queue to drain ...
 const DRAIN_TIME: Duration = Duration::from_secs(3);
-/// ... within that time, and not below that share.
+/// ... as far as it is longer than this, within that time, and not below that share.
+const DRAIN_FROM_MICROS: i64 = 20_000;
 const DRAIN_OVER_MICROS: f64 = 400_000.0;
 const DRAIN_LEAST: f64 = 0.1;
 
@@ -56,32 +47,15 @@ pub struct EstimatorConfig {
 }
 
 impl Default for EstimatorConfig {
-    /// 30 kbit/s carries one Opus stream; 600 kbit/s one small picture.
+    /// 30 kbit/s carries one Opus stream; 600 kbit/s one small picture; 50 Mbit/s is more than a
+    /// subscriber's slots can ask for.
     fn default() -> Self {
         EstimatorConfig {
             min: 30_000,
             start: 600_000,
-            max: ESTIMATE_MAX,
+            max: 50_000_000,
         }
     }
-}
-
-/// What an estimate is made of, for who wants to see how it came about. Rates are in bits per
-/// second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EstimateParts {
-    /// What delay allows.
-    pub delay_based: u64,
-    /// What loss allows; `None` if it does not bind.
-    pub loss_bound: Option<u64>,
-    /// What the receiver has confirmed lately.
-    pub acknowledged: Option<u64>,
-    /// What could be put to use.
-    pub demand: u64,
-    /// How long the path's queue is believed to be.
-    pub queue: Duration,
-    /// What delay says of the path.
-    pub usage: Usage,
 }
 
 /// Estimates what the path to one subscriber carries.
@@ -103,7 +77,6 @@ pub struct Estimator {
     prober: Prober,
     sent: SentRate,
     queue: QueueDelay,
-    busy: BusyRate,
     demand: u64,
     remb: RembBound,
     rtt: Option<Duration>,
@@ -129,7 +102,6 @@ impl Estimator {
             prober: Prober::new(config.start),
             sent: SentRate::default(),
             queue: QueueDelay::default(),
-            busy: BusyRate::default(),
             demand: 0,
             remb: RembBound::default(),
             rtt: None,
@@ -153,7 +125,7 @@ impl Estimator {
     /// What to send now, bits per second: the estimate, less while a queue has to drain.
     #[must_use]
     pub fn sending_rate(&self, now: Time) -> u64 {
-        let excess = self.queue.delay - self.tolerated();
+        let excess = self.queue.delay - DRAIN_FROM_MICROS;
         if !self.is_draining(now) || excess <= 0 {
             return self.estimate();
         }
@@ -191,19 +163,6 @@ impl Estimator {
         Duration::from_micros(self.queue.delay.max(0) as u64)
     }
 
-    /// What the estimate is made of.
-    #[must_use]
-    pub fn parts(&self) -> EstimateParts {
-        EstimateParts {
-            delay_based: self.aimd.rate(),
-            loss_bound: self.loss.bound(),
-            acknowledged: self.acked.bitrate(),
-            demand: self.demand,
-            queue: self.queue_delay(),
-            usage: self.usage(),
-        }
-    }
-
     /// How many bits per second could be put to use. Probes ask for no more.
     pub fn set_demand(&mut self, demand: u64) {
         self.demand = demand;
@@ -214,6 +173,22 @@ impl Estimator {
     #[must_use]
     pub fn next_sequence(&self) -> u16 {
         self.log.next_sequence()
+    }
+
+    /// Where that lies which [`on_sent`](Self::on_sent) reads and writes.
+    #[inline]
+    pub(crate) fn hot(&self) -> [*const u8; 3] {
+        [
+            std::ptr::from_ref(&self.log).cast(),
+            std::ptr::from_ref(&self.sent).cast(),
+            std::ptr::from_ref(&self.silence_at).cast(),
+        ]
+    }
+
+    /// Where the next packet will be logged. Reads what [`hot`](Self::hot) names.
+    #[inline]
+    pub(crate) fn hot_log(&self) -> *const u8 {
+        self.log.hot()
     }
 
     /// A packet leaves; its transport-wide sequence number.
@@ -254,7 +229,6 @@ impl Estimator {
             losses,
             probes,
             queue,
-            busy,
             ..
         } = self;
         resolve(log, &mut |result| {
@@ -266,7 +240,6 @@ impl Estimator {
             digest.last_sent = digest.last_sent.max(Some(result.sent));
             delay.on_packet(result.sent, arrival);
             queue.on_packet(result.sent, arrival);
-            busy.on_packet(arrival, queue.delay, result.bytes);
             acked.on_packet(arrival, result.bytes, digest.idle);
             if let Some(id) = result.probe {
                 digest.probe = probes.on_packet(id, &result).or(digest.probe);
@@ -341,8 +314,7 @@ impl Estimator {
         let seen = Observation {
             usage,
             acked: self.acked.bitrate(),
-            busy: self.busy.bitrate(),
-            sustained: self.standing_rate(),
+            acked_when_full: self.acked.bitrate_when_full(),
             rtt,
             idle: digest.idle,
         };
@@ -354,31 +326,16 @@ impl Estimator {
         self.loss.update(now, before, rtt);
     }
 
-    /// Bits per second of a bottleneck whose queue stands: it has been busy for long, or the queue is
-    /// longer than a burst makes it.
-    fn standing_rate(&self) -> Option<u64> {
-        let long = self.queue.delay > LONG_QUEUE_MICROS;
-        let newest = self.busy.bitrate().filter(|_| long);
-        newest.or(self.busy.sustained())
-    }
-
-    /// How long a queue may be without being congestion, microseconds.
-    fn tolerated(&self) -> i64 {
-        match self.busy.sustained() {
-            Some(_) => SHORT_QUEUE_MICROS,
-            None => BURST_QUEUE_MICROS,
-        }
-    }
-
     /// What delay says, with what is known of the queue's length.
     fn judge(&mut self) -> Usage {
         if self.queue.has_jumped() {
             return Usage::Over;
         }
-        let short = self.queue.delay <= self.tolerated();
+        let short = self.queue.delay <= DRAIN_FROM_MICROS;
         match self.delay.usage() {
             // The queue was drained; the regression still sees the slope of that.
             Usage::Under if short => Usage::Normal,
+            // A queue this short is the pacing of frames, not congestion.
             Usage::Over if short => Usage::Normal,
             usage => usage,
         }
@@ -390,7 +347,7 @@ impl Estimator {
 
     fn on_probe_result(&mut self, now: Time, shown: u64, asked: u64, before: u64) {
         let whole =
-            shown as f64 >= asked as f64 * PROBE_SUCCESS && self.queue.delay <= SHORT_QUEUE_MICROS;
+            shown as f64 >= asked as f64 * PROBE_SUCCESS && self.queue.delay <= DRAIN_FROM_MICROS;
         let found = shown as f64 > before as f64 * PROBE_GAIN;
         if found && self.delay.usage() != Usage::Over {
             let rate = if whole {

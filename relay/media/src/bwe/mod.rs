@@ -1,7 +1,8 @@
 //! Bandwidth: how much one subscriber's path carries, and who gets which part of it.
 //!
 //! Upstream, [`TwccReceiver`] notes when a publisher's packets arrive and writes the feedback that
-//! the publisher's own estimator lives on. Downstream, [`SendLog`] pairs feedback with what was
+//! the publisher's own estimator lives on, [`CcfbReceiver`] does for those who want it in the form of
+//! RFC 8888, and [`ReceiveEstimator`] estimates for those who cannot. Downstream, [`SendLog`] pairs feedback with what was
 //! sent, and [`Estimator`] turns the pairs into a bitrate. The [`Allocator`] divides that bitrate.
 //!
 //! The estimator follows draft-ietf-rmcat-gcc-02 and what the field has learned since: a
@@ -14,6 +15,7 @@
 mod acked;
 mod aimd;
 mod allocator;
+mod ccfb_receiver;
 mod delay;
 mod estimator;
 mod loss;
@@ -21,6 +23,7 @@ mod losses;
 mod path;
 mod probe;
 mod prober;
+mod receive_estimator;
 mod remb;
 mod send_log;
 mod twcc_receiver;
@@ -28,10 +31,12 @@ mod twcc_receiver;
 pub use allocator::{
     Allocation, Allocator, Decision, LayerRate, MAX_LAYERS, Priority, RequestId, Subscription,
 };
+pub use ccfb_receiver::CcfbReceiver;
 pub use delay::Usage;
-pub use estimator::{EstimateParts, Estimator, EstimatorConfig};
+pub use estimator::{Estimator, EstimatorConfig};
 pub use losses::LostPacket;
 pub use probe::{ProbeCluster, ProbeId};
+pub use receive_estimator::ReceiveEstimator;
 pub use send_log::{PacketResult, SendLog, SentPacket};
 pub use twcc_receiver::TwccReceiver;
 

@@ -132,6 +132,13 @@ impl SendLog {
         number as u16
     }
 
+    /// Where the next packet will be noted.
+    #[inline]
+    pub(super) fn hot(&self) -> *const u8 {
+        let place = self.entries.get(self.place(self.next));
+        place.map_or(std::ptr::null(), |place| std::ptr::from_ref(place).cast())
+    }
+
     /// The number that the next packet will have.
     #[inline]
     #[must_use]

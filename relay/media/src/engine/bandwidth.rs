@@ -4,7 +4,6 @@
 //! track is sent whole or not at all, and if not, its client and a counter are told.
 
 use super::Engine;
-use super::departures::plan_departure;
 use super::repair::retransmission;
 use crate::api::{Egress, MediaEvent, PacketMeta, PeerKey};
 use crate::bwe::Subscription as Wish;
@@ -24,9 +23,15 @@ use sealcast_model::{Counter, MediaKind, Source, Time};
 use sealcast_rtp::ext::AbsSendTime;
 use sealcast_rtp::set_sequence_number;
 
-/// What an audio track is taken to cost before it is measured, bits per second: Opus as browsers
-/// send it, with headers.
+/// The least that an audio track is taken to cost, bits per second: Opus as browsers send it, with
+/// headers. With redundancy, or in stereo, it is measured to cost more; in silence it costs less,
+/// which nobody is to count on.
 const AUDIO_RATE: u64 = 50_000;
+
+/// Where not everything fits a path, audio is sent without redundancy if, with it, it would take
+/// more than one part in this many of it: repeating what may not have been lost is worth less than a
+/// picture.
+const REDUNDANCY_SHARE: u64 = 4;
 
 /// Content of a padding packet. RFC 3550 §5.1: "The last octet of the padding contains a count of
 /// how many padding octets should be ignored, including itself."
@@ -138,17 +143,28 @@ impl Engine {
             return;
         };
         let slots = || (0..).zip(peer.slots.iter().map(|slot| slot.subscription));
+        let (mut least, mut audio) = (0, 0);
         for (at, subscription) in slots() {
             let sub = subscription.and_then(|s| self.subscriptions.get(s));
+            let track = sub.and_then(|sub| self.tracks.get(sub.track?));
+            audio += track.map_or(0, |track| redundant_audio(track, &self.streams));
             match sub.and_then(|sub| wish(&self.tracks, &self.streams, sub, at)) {
                 Some(wish) => {
+                    least += least_of(&wish);
                     control.allocator.set(wish);
                 }
                 None => control.allocator.remove(RequestId(at)),
             }
         }
-        // What is asked for must be found with the allocator's margin to spare.
+        // The word of a client that has no better lowers layers and stops nothing: many a REMB is
+        // less than what comes.
+        let available = match control.has_only_estimates() {
+            true => available.max(least.saturating_add(least / 4)),
+            false => available,
+        };
         let demand = control.allocator.demand();
+        control.lean = is_lean(audio, demand, available, control.lean);
+        // What is asked for must be found with the allocator's margin to spare.
         control
             .estimator
             .set_demand(demand.saturating_add(demand / 4));
@@ -171,17 +187,13 @@ impl Engine {
                 grants.push(grant(subscription, wish, decision, simulcast));
             }
         }
-        let probes = self.can_probe(key);
-        if let Some(control) = self
-            .downlinks
-            .get_mut(key as usize)
-            .and_then(|d| d.control.as_deref_mut())
+        if self.can_probe(key)
+            && let Some(control) = self.control(key)
         {
-            control.set_pace(now);
-            if probes {
-                control.poll_probe(now);
+            control.poll_probe(now);
+            if let Some(due) = control.probe_due() {
+                self.timers.set(due, Timer::Probe(key));
             }
-            plan_departure(&mut self.timers, now, key, control);
         }
         for grant in grants.drain(..) {
             self.apply(grant);
@@ -233,6 +245,7 @@ impl Engine {
     /// The subscription that padding goes with.
     fn padded(&self, key: u32) -> Option<u32> {
         let peer = self.peer(key).filter(|peer| peer.connected)?;
+        let downlink = self.downlinks.get(key as usize)?;
         peer.slots
             .iter()
             .filter(|slot| slot.kind == MediaKind::Video && slot.rtx_ssrc.is_some())
@@ -240,35 +253,33 @@ impl Engine {
             .find(|s| {
                 self.subscriptions.get(*s).is_some_and(|sub| {
                     sub.track.is_some()
-                        && sub.template.numbers_transport()
+                        && downlink.notes(sub.template.numbers_transport())
                         && sub.payload_types.any_rtx().is_some()
                 })
             })
     }
 
-    /// Sends the padding that probes want, where no media waits that could take its place.
+    /// Sends the padding that probes want.
     pub(super) fn send_probes<E: Egress>(&mut self, now: Time, egress: &mut E) {
-        let mut departing = std::mem::take(&mut self.departing);
-        for key in departing.drain(..) {
+        let mut probing = std::mem::take(&mut self.probing);
+        for key in probing.drain(..) {
             for _ in 0..PADDING_PER_TURN {
-                let pacer = self.control(key).map(|control| &mut control.pacer);
-                let due = pacer.filter(|p| p.is_empty()).and_then(|p| p.poll(now));
-                if due.is_none() {
+                let due = self.control(key).and_then(|control| control.probe_due());
+                if due.is_none_or(|due| due > now) {
                     break;
                 }
                 if self.pad(now, key, egress).is_none() {
                     if let Some(control) = self.control(key) {
-                        control.pacer.stop_probe();
+                        control.abandon_probe();
                     }
                     break;
                 }
             }
-            let downlink = self.downlinks.get_mut(key as usize);
-            if let Some(control) = downlink.and_then(|d| d.control.as_deref_mut()) {
-                plan_departure(&mut self.timers, now, key, control);
+            if let Some(due) = self.control(key).and_then(|control| control.probe_due()) {
+                self.timers.set(due, Timer::Probe(key));
             }
         }
-        self.departing = departing;
+        self.probing = probing;
     }
 
     /// Sends one packet of padding on a retransmission stream, where it disturbs no numbering.
@@ -345,7 +356,7 @@ fn wish(
         Source::Camera => Priority::Other,
     };
     let layer_count = if priority == Priority::Audio {
-        layers[0].bitrate = AUDIO_RATE;
+        layers[0].bitrate = audio_rate(track, streams);
         1
     } else {
         fill(&mut layers, track, streams, sub.cap);
@@ -367,6 +378,38 @@ fn wish(
         wish.required_layer = wish.highest_useful().unwrap_or(0) as u8;
     }
     Some(wish)
+}
+
+/// What a track costs at the least that it can be shown with.
+fn least_of(wish: &Wish) -> u64 {
+    let cost = |layer: usize| wish.layers.get(layer).map_or(0, |layer| layer.bitrate);
+    if wish.priority == Priority::Diagnostic {
+        return cost(wish.required_layer.into());
+    }
+    let sent = wish.layers.iter().map(|layer| layer.bitrate);
+    sent.filter(|rate| *rate > 0).min().unwrap_or(0)
+}
+
+/// What an audio track costs as it comes, redundancy included.
+fn audio_rate(track: &Track, streams: &Slab<RtpStream>) -> u64 {
+    let streams = track.encodings.iter().filter_map(|e| streams.get(*e));
+    let measured = streams.map(|stream| stream.meter.rate(0, 0)).max();
+    measured.unwrap_or(0).max(AUDIO_RATE)
+}
+
+/// What of that reaches a subscriber now.
+fn redundant_audio(track: &Track, streams: &Slab<RtpStream>) -> u64 {
+    let heard = track.source == Source::Audio && track.audible && !track.muted && !track.blocked;
+    if heard { audio_rate(track, streams) } else { 0 }
+}
+
+/// Whether audio is to go without redundancy on a path that carries `available` bits per second,
+/// where `audio` is its rate with redundancy and `demand` that of everything; `lean` if it does so
+/// until now.
+fn is_lean(audio: u64, demand: u64, available: u64, lean: bool) -> bool {
+    // What was too much is tried again with something to spare.
+    let spare = |rate: u64| if lean { rate + rate / 8 } else { rate };
+    spare(demand) > available && spare(audio).saturating_mul(REDUNDANCY_SHARE) > available
 }
 
 /// The layers of a track that are sent, or would be if asked for: index `spatial × TEMPORAL +
@@ -405,11 +448,7 @@ fn fill(
                     .get_mut(spatial * TEMPORAL + temporal)
                     .filter(|_| within)
                 {
-                    *layer = LayerRate {
-                        bitrate,
-                        height,
-                        spatial: spatial as u8,
-                    };
+                    *layer = LayerRate { bitrate, height };
                 }
             }
         }

@@ -1,31 +1,31 @@
 //! Outgoing RTP: each stream's packets to each of its subscriptions.
 
 use super::Engine;
-use super::departures::plan_departure;
 use super::tracks::want_keyframe;
 use crate::api::{Egress, PacketMeta, PeerKey};
 use crate::downlink::Downlink;
-use crate::frame::{Descriptor, PictureNumbers};
+use crate::frame::{Descriptor, PictureNumbers, Rewritten};
 use crate::header::PacketFields;
-use crate::inbox::{Entry, Incoming, Row};
+use crate::inbox::{Entry, Inbox, Incoming, Row};
 use crate::layers::{DecodeTargets, Selection};
-use crate::limits::{HEADER_MAX, POOL_RESERVE};
+use crate::limits::HEADER_MAX;
 use crate::peer::Peer;
 use crate::rewriter::{Attachment, StreamLife};
 use crate::slab::Slab;
 use crate::stream::RtpStream;
-use crate::subscription::Subscription;
-use crate::track::Track;
+use crate::subscription::{RedTypes, Subscription};
 use sealcast_model::{
     Counter, MediaKind, NtpClock, PacketBuf, PacketPool, ShardStats, Source, Time, TrackId,
 };
 use sealcast_rtp::ext::AbsSendTime;
 
 /// What all packets of one stream in one flush have in common.
-pub(super) struct Run<'a> {
-    pub(super) now: Time,
-    pub(super) life: StreamLife,
-    pub(super) stats: &'a ShardStats,
+struct Run<'a> {
+    now: Time,
+    inbox: &'a Inbox,
+    row: Row,
+    life: StreamLife,
+    stats: &'a ShardStats,
     source: Source,
     track: TrackId,
     send_time: [u8; 3],
@@ -40,8 +40,6 @@ pub(super) struct Run<'a> {
 struct Sent {
     packets: u64,
     bytes: u64,
-    /// Entries of the row from here on have to wait.
-    held_from: Option<usize>,
 }
 
 impl Engine {
@@ -83,13 +81,26 @@ impl Engine {
             return;
         };
         let publisher = self.peers.get(key as usize).and_then(Option::as_deref);
-        let targets = self.streams.get(index).and_then(RtpStream::decode_targets);
-        let run = Run::new(now, life, &self.stats, track, publisher, targets);
+        let run = Run {
+            now,
+            inbox: &self.inbox,
+            row,
+            life,
+            stats: &self.stats,
+            source: track.source,
+            track: track.id,
+            send_time: AbsSendTime::from_micros(now.as_micros()).to_bytes(),
+            capture_offset: publisher
+                .and_then(|p| p.clock.to_relay(0))
+                .unwrap_or(0)
+                .wrapping_neg(),
+            targets: self.streams.get(index).and_then(RtpStream::decode_targets),
+        };
         let mut keyframe_wanted = false;
         let mut header = [0; HEADER_MAX];
-        // What waits is kept in the history, which gives up first when the pool runs low.
-        let pressed = pool.available() < pool.capacity() / POOL_RESERVE;
+        let mut ahead = Ahead::of(&track.subscriptions);
         for subscription in &track.subscriptions {
+            ahead.fetch(&self.subscriptions, &self.downlinks, egress);
             let Some(sub) = self
                 .subscriptions
                 .get_mut(*subscription)
@@ -97,37 +108,27 @@ impl Engine {
             else {
                 continue;
             };
-            let attached = sub.rewriter.source() == Some(life);
-            if !attached && sub.target != Some(index) {
+            let skip = if sub.rewriter.source() == Some(life) {
+                0
+            } else if sub.target == Some(index) {
+                match join(sub, &run, &self.streams, publisher, &self.clock) {
+                    Some(skip) => skip,
+                    None => {
+                        keyframe_wanted |= sub.kind == MediaKind::Video;
+                        continue;
+                    }
+                }
+            } else {
                 continue;
-            }
+            };
             let Some(downlink) = self.downlinks.get_mut(sub.peer as usize) else {
                 continue;
             };
-            let entries = || self.inbox.iter(row, life.epoch);
-            let mut held_from = Some(0);
-            if attached || sub.kind == MediaKind::Audio || pressed || downlink.may_pass(now) {
-                let skip = match attached {
-                    true => Some(0),
-                    false => join(sub, &run, entries(), &self.streams, publisher, &self.clock),
-                };
-                let Some(skip) = skip else {
-                    keyframe_wanted |= sub.kind == MediaKind::Video;
-                    continue;
-                };
-                let rest = entries().enumerate().skip(skip);
-                let sent = run.send(sub, downlink, rest, pressed, &mut header, pool, egress);
-                keyframe_wanted |= sub.layers.take_keyframe_wish();
-                self.stats
-                    .media(track.source)
-                    .forwarded(sent.packets, sent.bytes);
-                held_from = sent.held_from;
-            }
-            if let Some((from, control)) = held_from.zip(downlink.control.as_deref_mut()) {
-                let rest = entries().skip(from);
-                keyframe_wanted |= run.hold(*subscription, sub, control, rest, &mut self.overrun);
-                plan_departure(&mut self.timers, now, sub.peer, control);
-            }
+            let sent = run.send(sub, downlink, skip, &mut header, pool, egress);
+            keyframe_wanted |= sub.layers.take_keyframe_wish();
+            self.stats
+                .media(track.source)
+                .forwarded(sent.packets, sent.bytes);
         }
         let keep = track.source.kind() == MediaKind::Video && track.is_wanted();
         let mirrored = !track.satellites.is_empty();
@@ -140,38 +141,23 @@ impl Engine {
         if keep {
             self.remember(now, pool, index, row);
         }
-        self.void_overrun();
     }
 }
 
 /// Turns a subscription to a stream at the first packet where it can be joined; returns how many
 /// entries of the row come before that, or `None` if there is no such packet.
-fn join<'a>(
+fn join(
     sub: &mut Subscription,
     run: &Run<'_>,
-    entries: impl Iterator<Item = &'a Entry>,
     streams: &Slab<RtpStream>,
     publisher: Option<&Peer>,
     clock: &NtpClock,
 ) -> Option<usize> {
-    let (skip, sequence, packet) = entries.enumerate().find_map(|(at, entry)| {
-        let (_, packet) = entry.packet.as_ref()?;
-        joinable(sub, packet).then_some((at, entry.sequence, packet))
-    })?;
-    attach(sub, run, sequence, packet, streams, publisher, clock)?;
-    Some(skip)
-}
-
-/// Turns a subscription to a stream from this packet on.
-pub(super) fn attach(
-    sub: &mut Subscription,
-    run: &Run<'_>,
-    sequence: u64,
-    packet: &Incoming,
-    streams: &Slab<RtpStream>,
-    publisher: Option<&Peer>,
-    clock: &NtpClock,
-) -> Option<()> {
+    let (skip, sequence, packet) = run
+        .inbox
+        .iter(run.row, run.life.epoch)
+        .enumerate()
+        .find_map(|(at, entry)| Some((at, entry.sequence, joinable(sub, entry)?)))?;
     let stream = streams.get(run.life.stream)?;
     let point = publisher.and_then(|publisher| stream.clock_point(publisher.clock));
     let captured = match point {
@@ -187,13 +173,14 @@ pub(super) fn attach(
         aligned,
     });
     sub.layers.attach();
-    Some(())
+    Some(skip)
 }
 
-/// Whether a receiver can start with this packet.
-pub(super) fn joinable(sub: &Subscription, packet: &Incoming) -> bool {
+/// The entry's packet, if a receiver can start with it.
+fn joinable<'a>(sub: &Subscription, entry: &'a Entry) -> Option<&'a Incoming> {
+    let (_, packet) = entry.packet.as_ref()?;
     let takes = sub.payload_types.get(packet.codec).is_some();
-    takes && (packet.key || sub.kind == MediaKind::Audio)
+    (takes && (packet.key || sub.kind == MediaKind::Audio)).then_some(packet)
 }
 
 /// The outgoing timestamp that continues the current source exactly, where both are streams of
@@ -227,120 +214,124 @@ fn leave_out(sub: &mut Subscription, sequence: u64, packet: &Incoming) {
     }
 }
 
-impl<'a> Run<'a> {
-    pub(super) fn new(
-        now: Time,
-        life: StreamLife,
-        stats: &'a ShardStats,
-        track: &Track,
-        publisher: Option<&Peer>,
-        targets: Option<&'a DecodeTargets>,
-    ) -> Self {
-        let offset = publisher.and_then(|publisher| publisher.clock.to_relay(0));
-        Run {
-            now,
-            life,
-            stats,
-            source: track.source,
-            track: track.id,
-            send_time: AbsSendTime::from_micros(now.as_micros()).to_bytes(),
-            capture_offset: offset.unwrap_or(0).wrapping_neg(),
-            targets,
+/// Fetches the state of receivers that are yet to be sent to. It is spread over memory, and has left
+/// the nearest caches by the time that the next frame comes; each step finds what the next one
+/// fetches.
+struct Ahead<'a> {
+    subscriptions: &'a [u32],
+    /// The next to fetch the subscription of.
+    next: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// Receivers between the first step for one and its turn: three further steps and one to spare.
+    const STEPS: usize = 4;
+
+    fn of(subscriptions: &'a [u32]) -> Self {
+        Ahead {
+            subscriptions,
+            next: 0,
         }
     }
 
-    /// Sends entries of a row to one subscription, as far as its pacer lets them. `all`: whatever
-    /// the pacer says.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one call site; a struct of these would be built per subscription"
-    )]
-    fn send<'e, E: Egress>(
+    /// To be called before each receiver's turn.
+    #[inline]
+    fn fetch<E: Egress>(
+        &mut self,
+        subscriptions: &Slab<Subscription>,
+        downlinks: &[Downlink],
+        egress: &mut E,
+    ) {
+        // Before the first one's turn, all steps for those that come at once.
+        let steps = if self.next == 0 { Self::STEPS } else { 1 };
+        for _ in 0..steps {
+            let back = |steps: usize| {
+                let at = self.next.checked_sub(steps)?;
+                self.subscriptions.get(at).copied()
+            };
+            if let Some(first) = back(0) {
+                let lines = Subscription::lines(subscriptions.address(first));
+                lines.for_each(|at| egress.prefetch(at));
+            }
+            let downlink = |index| {
+                let peer = subscriptions.get(index)?.peer;
+                Some((PeerKey(peer), downlinks.get(peer as usize)?))
+            };
+            if let Some((peer, downlink)) = back(1).and_then(downlink) {
+                egress.prepare(peer);
+                downlink.hot().for_each(|at| egress.prefetch(at));
+            }
+            if let Some((_, downlink)) = back(2).and_then(downlink)
+                && let Some(at) = downlink.hot_log()
+            {
+                egress.prefetch(at);
+            }
+            self.next += 1;
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Sends the row, but for its first `skip` entries, to one subscription.
+    fn send<E: Egress>(
         &self,
         sub: &mut Subscription,
         downlink: &mut Downlink,
-        entries: impl Iterator<Item = (usize, &'e Entry)>,
-        all: bool,
+        skip: usize,
         header: &mut [u8; HEADER_MAX],
         pool: &mut PacketPool,
         egress: &mut E,
     ) -> Sent {
         let mut sent = Sent::default();
-        let paced = sub.kind == MediaKind::Video && !all;
-        for (at, entry) in entries {
-            // What comes late is missed already, and is asked for: it does not wait.
-            if paced && !sub.rewriter.is_passed(entry.sequence) && !downlink.may_pass(self.now) {
-                sent.held_from.get_or_insert(at);
-            }
-            if sent.held_from.is_some() && !sub.rewriter.is_passed(entry.sequence) {
-                continue;
-            }
+        for entry in self.inbox.iter(self.row, self.life.epoch).skip(skip) {
             let Some((buf, packet)) = &entry.packet else {
                 sub.rewriter.skip(entry.sequence);
                 continue;
             };
-            let sequence = entry.sequence;
-            if let Some(len) =
-                self.send_packet(sub, downlink, sequence, buf, packet, header, pool, egress)
-            {
-                sent.bytes += len;
-                sent.packets += 1;
+            let Some(payload_type) = sub.payload_types.get(packet.codec) else {
+                self.stats.add(Counter::DropCodec, 1);
+                sub.rewriter.skip(entry.sequence);
+                continue;
+            };
+            let Selection::Forward { ends_picture } =
+                sub.layers
+                    .select(&packet.layers, packet.timestamp, self.targets)
+            else {
+                leave_out(sub, entry.sequence, packet);
+                continue;
+            };
+            // From before the join, or later than the rewriter remembers.
+            let Some(index) = sub.rewriter.map(entry.sequence) else {
+                continue;
+            };
+            let red = match packet.descriptor {
+                Descriptor::Red(_) if !downlink.is_lean() => sub.payload_types.red,
+                _ => None,
+            };
+            let fields = PacketFields {
+                marker: packet.marker || ends_picture,
+                payload_type: red.map_or(payload_type, |types| types.packet),
+                sequence_number: index as u16,
+                timestamp: sub.rewriter.timestamp(packet.timestamp),
+                send_time: self.send_time,
+                transport_cc: downlink.next(),
+                frame_number: packet
+                    .frame_number
+                    .map(|number| sub.rewriter.frame_number.map(number)),
+                capture_offset: self.capture_offset,
+            };
+            let len = self.send_one(sub, index, &fields, red, header, buf, packet, pool, egress);
+            if downlink.notes(sub.template.numbers_transport()) {
+                downlink.on_sent(self.now, sub.ssrc, index as u16, len as usize);
             }
+            sent.bytes += len;
+            sent.packets += 1;
         }
         sent
     }
 
-    /// Sends a packet of the subscription's source, if its layers are wanted; returns its length.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "two call sites; a struct of these would be built per packet"
-    )]
-    #[inline]
-    pub(super) fn send_packet<E: Egress>(
-        &self,
-        sub: &mut Subscription,
-        downlink: &mut Downlink,
-        sequence: u64,
-        buf: &PacketBuf,
-        packet: &Incoming,
-        header: &mut [u8; HEADER_MAX],
-        pool: &mut PacketPool,
-        egress: &mut E,
-    ) -> Option<u64> {
-        let Some(payload_type) = sub.payload_types.get(packet.codec) else {
-            self.stats.add(Counter::DropCodec, 1);
-            sub.rewriter.skip(sequence);
-            return None;
-        };
-        let Selection::Forward { ends_picture } =
-            sub.layers
-                .select(&packet.layers, packet.timestamp, self.targets)
-        else {
-            leave_out(sub, sequence, packet);
-            return None;
-        };
-        // From before the join, or later than the rewriter remembers.
-        let index = sub.rewriter.map(sequence)?;
-        let fields = PacketFields {
-            marker: packet.marker || ends_picture,
-            payload_type,
-            sequence_number: index as u16,
-            timestamp: sub.rewriter.timestamp(packet.timestamp),
-            send_time: self.send_time,
-            transport_cc: downlink.next(),
-            frame_number: packet
-                .frame_number
-                .map(|number| sub.rewriter.frame_number.map(number)),
-            capture_offset: self.capture_offset,
-        };
-        let len = self.send_one(sub, index, &fields, header, buf, packet, pool, egress);
-        if sub.template.numbers_transport() {
-            downlink.on_sent(self.now, sub.ssrc, index as u16, len as usize);
-        }
-        Some(len)
-    }
-
-    /// Writes one header and hands the packet over; returns its length.
+    /// Writes one header and hands the packet over; returns its length. Without `red`, what is new
+    /// in RED is all that is sent of it.
     #[expect(
         clippy::too_many_arguments,
         reason = "one call site; a struct of these would be built per packet"
@@ -350,6 +341,7 @@ impl<'a> Run<'a> {
         sub: &mut Subscription,
         index: u64,
         fields: &PacketFields,
+        red: Option<RedTypes>,
         header: &mut [u8; HEADER_MAX],
         buf: &PacketBuf,
         packet: &Incoming,
@@ -361,19 +353,31 @@ impl<'a> Run<'a> {
             .get(..usize::from(packet.len))
             .unwrap_or_default();
         let header_len = sub.template.write(header, fields, bytes, &packet.elements);
-        let range = usize::from(packet.payload.start)..usize::from(packet.payload.end);
-        let renumbered = packet.numbers.and_then(|old| {
-            let new = PictureNumbers {
-                picture_id: old.picture_id.map(|id| sub.rewriter.picture_id.map(id)),
-                tl0_pic_idx: old
-                    .tl0_pic_idx
-                    .map(|tl0| sub.rewriter.tl0_pic_idx.map(tl0.into()) as u8),
-            };
-            (new != old).then_some((old, new))
-        });
+        let mut range = usize::from(packet.payload.start)..usize::from(packet.payload.end);
+        let rewritten = match (packet.descriptor, packet.numbers) {
+            (Descriptor::Red(layout), _) => match red {
+                Some(types) => Some((layout.payload_type, types.block))
+                    .filter(|(old, new)| old != new)
+                    .map(|(old, new)| (Rewritten::Blocks(old), Rewritten::Blocks(new))),
+                None => {
+                    range.start += layout.primary();
+                    None
+                }
+            },
+            (_, Some(old)) => {
+                let new = PictureNumbers {
+                    picture_id: old.picture_id.map(|id| sub.rewriter.picture_id.map(id)),
+                    tl0_pic_idx: old
+                        .tl0_pic_idx
+                        .map(|tl0| sub.rewriter.tl0_pic_idx.map(tl0.into()) as u8),
+                };
+                (new != old).then_some((Rewritten::Numbers(old), Rewritten::Numbers(new)))
+            }
+            _ => None,
+        };
         // The slot's descriptor is patched for this one packet and restored: sealing from the
         // slot stays the only copy.
-        if let Some((_, new)) = renumbered {
+        if let Some((_, new)) = rewritten {
             packet.descriptor.rewrite(
                 pool.bytes_mut(buf)
                     .get_mut(range.clone())
@@ -403,7 +407,7 @@ impl<'a> Run<'a> {
         }
         sub.octets = sub.octets.wrapping_add(payload.len() as u32);
         let len = (header_len + payload.len()) as u64;
-        if let Some((old, _)) = renumbered {
+        if let Some((old, _)) = rewritten {
             packet
                 .descriptor
                 .rewrite(pool.bytes_mut(buf).get_mut(range).unwrap_or_default(), old);

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::api::MediaEvent;
-use crate::frame::{FrameInfo, frame_number};
+use crate::frame::{Descriptor, FrameInfo, frame_number};
 use crate::header::{AUDIO_LEVEL, DEPENDENCY_DESCRIPTOR, Elements};
 use crate::inbox::Incoming;
 use crate::layers::FrameLayers;
@@ -111,7 +111,14 @@ impl Engine {
         packet: &[u8],
         received: Time,
     ) -> Result<(Placed, Incoming), Refusal> {
-        let placed = self.place(key, header, packet, received)?;
+        let placed = self.place(key, header, packet, received);
+        if let Err(Refusal::Skip {
+            stream, sequence, ..
+        }) = placed
+        {
+            self.note_arrival(now, stream, sequence, 0, false);
+        }
+        let placed = placed?;
         self.examine(now, key, header, packet, received, placed)
     }
 
@@ -157,6 +164,9 @@ impl Engine {
         };
         let frame = FrameInfo::read(placed.codec, payload, descriptor)
             .ok_or_else(|| skip(Some(Counter::DropRtpMalformed)))?;
+        if !self.is_redundancy_known(key, &placed, frame.descriptor) {
+            return Err(skip(Some(Counter::DropUnknownPayload)));
+        }
         self.check_seal(&placed, header.timestamp, payload, frame.start)
             .map_err(|refused| refused.unwrap_or_else(|| skip(Some(Counter::DropUnsealed))))?;
         self.on_media(now, &placed, &frame);
@@ -224,7 +234,19 @@ impl Engine {
                 rtx::parse(payload).map_err(|_| Refusal::Drop(Counter::DropRtpMalformed))?;
             (codec_index, stream.repaired(original), rtx::OSN_LEN)
         } else {
-            let codec_index = media.codec(header.payload_type).ok_or(unknown_payload)?;
+            let Some(codec_index) = media.codec(header.payload_type) else {
+                // Comfort noise, or a digit that was pressed (RFC 4733): the numbers of the stream
+                // count it, so it is not missing from it.
+                let sequence = stream.sequence(header.sequence_number);
+                let sequence = sequence.ok_or(Refusal::Drop(Counter::DropDuplicate))?;
+                stream.reception.on_other(sequence);
+                stream.last_packet = Some(received);
+                return Err(Refusal::Skip {
+                    counter: Some(Counter::DropUnknownPayload),
+                    stream: binding.stream,
+                    sequence,
+                });
+            };
             stream.clock_rate = media.codecs[codec_index].codec.clock_rate();
             (codec_index, stream.sequence(header.sequence_number), 0)
         };
@@ -297,6 +319,22 @@ impl Engine {
             }
         }
         Ok(index)
+    }
+
+    /// Whether the blocks of RED are of the codec that its m-line has beside it; anything else is
+    /// no RED.
+    fn is_redundancy_known(&self, key: u32, placed: &Placed, descriptor: Descriptor) -> bool {
+        let Descriptor::Red(red) = descriptor else {
+            return true;
+        };
+        let media = self
+            .streams
+            .get(placed.stream)
+            .and_then(|stream| self.peer(key)?.sending.get(usize::from(stream.media)));
+        media.is_some_and(|media| {
+            let block = media.codec(red.payload_type).map(|at| &media.codecs[at]);
+            block.is_some_and(|codec| codec.codec == Codec::Opus)
+        })
     }
 
     /// The structural check. `Err(None)` leaves the packet out, `Err(Some(_))` says otherwise.

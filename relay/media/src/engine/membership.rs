@@ -5,7 +5,7 @@ use super::tracks::want_keyframe;
 use crate::downlink::Downlink;
 use crate::header::{HeaderTemplate, extension_map};
 use crate::limits::REPORT_INTERVAL;
-use crate::peer::{Binding, Peer, SendingMedia, Slot, validate, wants_arrivals};
+use crate::peer::{Arrivals, Binding, Peer, SendingMedia, Slot, validate};
 use crate::stream::RtpStream;
 use crate::subscription::PayloadTypes;
 use crate::timers::Timer;
@@ -35,11 +35,11 @@ impl Engine {
         if !self.room_ids.contains_key(&room) && self.rooms.len() >= self.config.rooms {
             return Err(CommandError::Limit);
         }
-        let rooms = &mut self.rooms;
+        let (rooms, loudest) = (&mut self.rooms, self.config.loudest);
         let room = *self
             .room_ids
             .entry(room)
-            .or_insert_with(|| rooms.insert(Room::new(room)));
+            .or_insert_with(|| rooms.insert(Room::new(room, loudest)));
         if let Some(room) = self.rooms.get_mut(room) {
             room.peers += 1;
         }
@@ -150,11 +150,7 @@ impl Engine {
         peer.extensions = extension_map(&media.extensions);
         peer.extmap_allow_mixed = media.extmap_allow_mixed;
         peer.rtcp_rsize = media.rtcp_rsize;
-        if !wants_arrivals(media) {
-            peer.arrivals = None;
-        } else if peer.arrivals.is_none() {
-            peer.arrivals = Some(Box::default());
-        }
+        Arrivals::update(&mut peer.arrivals, media);
         if let Some(downlink) = self.downlinks.get_mut(key as usize) {
             downlink.update(media);
         }

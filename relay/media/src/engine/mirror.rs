@@ -12,8 +12,8 @@ use crate::sync::ClockPoint;
 use crate::timers::Timer;
 use crate::track::Track;
 use sealcast_model::{
-    CommandError, Counter, HeaderExtension, MediaKind, PacketPool, ParticipantId, RoomId,
-    SessionId, SessionMedia, ShardId, Time, TrackId,
+    CommandError, Counter, MediaKind, PacketPool, ParticipantId, RoomId, SessionId, SessionMedia,
+    ShardId, Time, TrackId,
 };
 use sealcast_rtp::RtpHeader;
 use sealcast_rtp::payload::rtx::OSN_LEN;
@@ -583,16 +583,13 @@ fn clock(place: MirrorPlace, report: SenderReportSeen) -> Mirror {
 fn mirrored(media: &SessionMedia) -> SessionMedia {
     let mut media = media.clone();
     media.slots.clear();
-    media
-        .extensions
-        .retain(|(_, kind)| *kind != HeaderExtension::TransportCc);
     for receive in &mut media.receive {
         receive.ssrcs.clear();
         let video = receive.kind == MediaKind::Video;
-        receive
-            .codecs
-            .iter_mut()
-            .for_each(|codec| codec.nack = video);
+        for codec in &mut receive.codecs {
+            codec.nack = video;
+            (codec.transport_cc, codec.ccfb, codec.remb) = (false, false, false);
+        }
     }
     media
 }

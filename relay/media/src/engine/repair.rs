@@ -5,7 +5,7 @@ use super::reports::{Compound, feedback_preamble};
 use super::tracks::want_keyframe;
 use crate::api::{Egress, PacketMeta, PeerKey};
 use crate::bwe::LostPacket;
-use crate::frame::{FrameInfo, PictureNumbers, frame_number};
+use crate::frame::{FrameInfo, PictureNumbers, Rewritten, frame_number};
 use crate::header::{DEPENDENCY_DESCRIPTOR, Elements, HeaderTemplate, PacketFields};
 use crate::inbox::Row;
 use crate::limits::{
@@ -430,7 +430,7 @@ impl Engine {
             cause,
         }
         .send(fields, pool, egress)?;
-        if numbered {
+        if downlink.notes(numbered) {
             downlink.on_sent(now, rtx_ssrc, index as u16, len);
         }
         Ok(repeated)
@@ -542,7 +542,7 @@ impl Again<'_> {
         let (place, body) = slot.split_first_chunk_mut::<OSN_LEN>().ok_or(None)?;
         let saved = std::mem::replace(place, (origin.index as u16).to_be_bytes());
         if let Some(new) = renumbered {
-            frame.descriptor.rewrite(body, new);
+            frame.descriptor.rewrite(body, Rewritten::Numbers(new));
         }
         egress.rtp(
             PeerKey(sub.peer),
@@ -559,7 +559,7 @@ impl Again<'_> {
         let (place, body) = slot.split_first_chunk_mut::<OSN_LEN>().ok_or(None)?;
         *place = saved;
         if let Some(old) = numbers {
-            frame.descriptor.rewrite(body, old);
+            frame.descriptor.rewrite(body, Rewritten::Numbers(old));
         }
         Ok((index, bytes))
     }

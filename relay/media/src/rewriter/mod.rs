@@ -46,8 +46,6 @@ pub(crate) struct Attachment {
 pub(crate) struct Rewriter {
     clock_rate: u32,
     source: Option<StreamLife>,
-    /// Counts how often it turned away from a source.
-    turns: u32,
     segments: Segments,
     timestamp_offset: u32,
     /// Newest outgoing timestamp, once a packet was sent.
@@ -76,7 +74,6 @@ impl Rewriter {
         Rewriter {
             clock_rate,
             source: None,
-            turns: 0,
             segments: Segments::new(u64::from(first_sequence & 0x7fff)),
             timestamp_offset: 0,
             last_timestamp: None,
@@ -116,13 +113,7 @@ impl Rewriter {
     /// Turns away from the source: nothing maps until the next [`attach`](Rewriter::attach).
     pub(crate) fn detach(&mut self) {
         self.source = None;
-        self.turns = self.turns.wrapping_add(1);
         self.segments.detach();
-    }
-
-    /// How often it turned away from a source: what was to be sent before that is void.
-    pub(crate) fn turns(&self) -> u32 {
-        self.turns
     }
 
     /// The outgoing packet index of the incoming packet `sequence`, or `None` if it belongs
@@ -130,12 +121,6 @@ impl Rewriter {
     #[inline]
     pub(crate) fn map(&mut self, sequence: u64) -> Option<u64> {
         self.segments.map(sequence)
-    }
-
-    /// Whether a packet after `sequence` was sent or left out: its place is taken, or was left.
-    #[inline]
-    pub(crate) fn is_passed(&self, sequence: u64) -> bool {
-        self.segments.is_passed(sequence)
     }
 
     /// The relay leaves out the incoming packet `sequence`: those after it move up. A packet that

@@ -84,11 +84,6 @@ impl Segments {
         Some(out)
     }
 
-    /// Whether a number is below one that was mapped or skipped since the last attachment.
-    pub(crate) fn is_passed(&self, sequence: u64) -> bool {
-        self.source.is_some() && sequence < self.next_sequence
-    }
-
     pub(crate) fn skip(&mut self, sequence: u64) {
         if sequence < self.next_sequence {
             return;

@@ -325,6 +325,7 @@ pub fn codec(pt: u8, codec: Codec) -> CodecParams {
         pli: video,
         fir: false,
         transport_cc: false,
+        ccfb: false,
         remb: false,
     }
 }

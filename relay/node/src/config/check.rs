@@ -251,6 +251,15 @@ impl Checker<'_> {
                 "must name a codec if media.audio_codecs does not",
             );
         }
+        if s.media_audio_codecs.contains(&AudioCodec::Red)
+            && !s.media_audio_codecs.contains(&AudioCodec::Opus)
+        {
+            self.fault(
+                "media.audio_codecs",
+                r#"["red"]"#,
+                "must name \"opus\" beside \"red\"",
+            );
+        }
         for address in &s.media_public_addresses {
             if !s
                 .media_bind
@@ -318,6 +327,7 @@ pub(crate) const fn backend(backend: SrtpBackend) -> Backend {
 pub(crate) fn codecs(audio: &[AudioCodec], video: &[VideoCodec]) -> (Vec<Codec>, Vec<Codec>) {
     let audio = audio.iter().map(|c| match c {
         AudioCodec::Opus => Codec::Opus,
+        AudioCodec::Red => Codec::Red,
     });
     let video = video.iter().map(|c| match c {
         VideoCodec::Vp8 => Codec::Vp8,

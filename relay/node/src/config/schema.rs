@@ -120,6 +120,8 @@ words! {
     AudioCodec {
         /// RFC 7587.
         Opus = "opus",
+        /// RFC 2198.
+        Red = "red",
     }
 }
 
@@ -254,8 +256,9 @@ schema! {
         "clients send then cross from core to core.";
     "media.pin" media_pin: bool = "true",
         "Keep each shard on a core of its own. Only with at most as many shards as cores.";
-    "media.audio_codecs" media_audio_codecs: Vec<AudioCodec> = r#"["opus"]"#,
-        "Audio codecs that are negotiated.";
+    "media.audio_codecs" media_audio_codecs: Vec<AudioCodec> = r#"["opus", "red"]"#,
+        "Audio codecs that are negotiated. \"red\" is Opus in which each packet repeats the one before,"
+        "for those who offer it; it is of no use without \"opus\".";
     "media.video_codecs" media_video_codecs: Vec<VideoCodec> = r#"["VP8", "VP9", "AV1", "H264"]"#,
         "Video codecs that are negotiated. The order does not matter: the sender's counts.";
     "media.repair" media_repair: bool = "true",
@@ -270,6 +273,8 @@ schema! {
         "Published tracks of each shard.";
     "media.max_subscriptions" media_max_subscriptions: Number<1, 10_000_000> = "131072",
         "Slots of each shard that show a track.";
+    "media.loudest" media_loudest: Number<1, 64> = "8",
+        "Voices of a room that are forwarded: the loudest, of those whose packets tell their level.";
     "media.pool_packets" media_pool_packets: Number<1_024, 10_000_000> = "43690",
         "Packets that each shard can hold at once, 1,536 bytes each: between arrival and forwarding,"
         "and as recent history of each track.";

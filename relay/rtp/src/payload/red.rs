@@ -85,6 +85,56 @@ impl<'a> RedPayload<'a> {
     }
 }
 
+/// Where the blocks of a RED payload lie whose blocks all have one payload type, and that type: enough to take the
+/// payload apart again, or to give it to a receiver with another payload type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RedLayout {
+    /// Payload type of every block, 0–127.
+    pub payload_type: u8,
+    /// Redundant blocks, at most 32.
+    redundant: u8,
+    primary: u16,
+}
+
+impl RedLayout {
+    /// The layout of a payload; `None` if its blocks differ in type, or it is longer than a datagram.
+    #[must_use]
+    pub fn of(payload: &RedPayload<'_>) -> Option<Self> {
+        let payload_type = payload.primary_payload_type;
+        let (mut redundant, mut same) = (0, true);
+        for block in payload.redundant() {
+            redundant += 1;
+            same &= block.payload_type == payload_type;
+        }
+        let primary = payload.headers.len() + PRIMARY_HEADER_LEN + payload.redundant_data.len();
+        let primary = u16::try_from(primary).ok().filter(|_| same)?;
+        Some(Self {
+            payload_type,
+            redundant,
+            primary,
+        })
+    }
+
+    /// Where the primary block starts in the payload. It goes on to the payload's end.
+    #[must_use]
+    pub fn primary(self) -> usize {
+        self.primary.into()
+    }
+
+    /// Gives every block of `payload`, which the layout was read from, another payload type. `false`, and nothing
+    /// done, if the payload is too short or the type over 127.
+    pub fn rewrite(self, payload: &mut [u8], payload_type: u8) -> bool {
+        let last = HEADER_LEN * usize::from(self.redundant);
+        if payload_type > 0x7f || payload.len() <= last {
+            return false;
+        }
+        for first in payload.iter_mut().take(last + 1).step_by(HEADER_LEN) {
+            *first = *first & 0x80 | payload_type;
+        }
+        true
+    }
+}
+
 /// Writes a RED payload and returns its length.
 ///
 /// # Errors
@@ -188,6 +238,33 @@ mod tests {
             let parsed = RedPayload::parse(&out[..len]).expect("own payload");
             prop_assert_eq!(parsed.redundant().collect::<Vec<_>>(), blocks);
             prop_assert_eq!((parsed.primary_payload_type, parsed.primary), (primary_type, &primary[..]));
+        }
+
+        #[test]
+        fn blocks_get_another_type_and_nothing_else_changes(
+            blocks in prop::collection::vec((0u16..=MAX_TIMESTAMP_OFFSET, prop::collection::vec(any::<u8>(), 0..60)), 0..=32),
+            primary in prop::collection::vec(any::<u8>(), 0..60), old in 0u8..128, new in 0u8..128, odd: Option<u8>,
+        ) {
+            let write_as = |payload_type| {
+                let blocks: Vec<_> = blocks.iter()
+                    .map(|(timestamp_offset, data)| RedundantBlock { payload_type, timestamp_offset: *timestamp_offset, data })
+                    .collect();
+                let mut out = vec![0; 4000];
+                let len = write(&mut out, &blocks, payload_type, &primary).expect("room");
+                out.truncate(len);
+                out
+            };
+            let mut payload = write_as(old);
+            let layout = RedLayout::of(&RedPayload::parse(&payload).expect("own payload")).expect("of one type");
+            prop_assert_eq!(layout.payload_type, old);
+            prop_assert_eq!(&payload[layout.primary()..], &primary[..]);
+            prop_assert!(layout.rewrite(&mut payload, new));
+            prop_assert_eq!(&payload, &write_as(new));
+            if let (Some(odd), false) = (odd.map(|odd| odd & 0x7f), blocks.is_empty()) {
+                payload[0] = 0x80 | odd;
+                let layout = RedLayout::of(&RedPayload::parse(&payload).expect("sound"));
+                prop_assert_eq!(layout.is_some(), odd == new);
+            }
         }
 
         #[test]

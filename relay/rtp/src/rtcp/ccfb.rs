@@ -4,7 +4,7 @@ use crate::ParseError;
 use crate::bytes::{be16, be32};
 
 /// RFC 8888, section 3.1: "MUST NOT include more than 16384" reports for one SSRC.
-const MAX_REPORTS_PER_SSRC: usize = 16_384;
+pub(super) const MAX_REPORTS_PER_SSRC: usize = 16_384;
 /// Bytes of a block's header: SSRC, first sequence number, number of reports.
 const BLOCK_HEADER_LEN: usize = 8;
 
@@ -75,6 +75,18 @@ impl<'a> CongestionFeedback<'a> {
             Some(block)
         })
         .flat_map(Block::reports)
+    }
+}
+
+/// Longest time before the report that is told. RFC 8888, section 3.1: longer ones are 0x1FFE.
+const MAX_OFFSET: u16 = 0x1ffd;
+
+/// The metric block of a packet without ECN: bit 15 says that it arrived.
+pub(super) fn report_word(offset: Option<u16>) -> u16 {
+    match offset {
+        None => 0,
+        Some(offset) if offset > MAX_OFFSET => 0x8000 | 0x1ffe,
+        Some(offset) => 0x8000 | offset,
     }
 }
 

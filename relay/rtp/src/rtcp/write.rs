@@ -1,5 +1,6 @@
 //! Writing compound and reduced-size RTCP into a caller's slice.
 
+use super::ccfb;
 use super::feedback::{REMB_MARK, remb_bitrate};
 use super::report::{REPORT_BLOCK_LEN, SDES_CNAME};
 use super::twcc::{self, BuiltFeedback, TransportFeedbackFields};
@@ -227,6 +228,39 @@ impl<'a> RtcpWriter<'a> {
             Ok(())
         })?;
         Ok(built)
+    }
+
+    /// Appends congestion control feedback (RFC 8888, section 3.1) on the packets of one stream from `begin` on: how
+    /// long before `report_timestamp` each arrived, in 1/1,024 s, or `None` for one that has not. ECN is not told.
+    ///
+    /// # Errors
+    /// [`WriteError::NoRoom`], or [`WriteError::Unrepresentable`] for over 16,384 packets.
+    pub fn congestion_feedback(
+        &mut self,
+        sender_ssrc: u32,
+        report_timestamp: u32,
+        ssrc: u32,
+        begin: u16,
+        offsets: &[Option<u16>],
+    ) -> Result<(), WriteError> {
+        let count = u16::try_from(offsets.len())
+            .ok()
+            .filter(|count| usize::from(*count) <= ccfb::MAX_REPORTS_PER_SSRC)
+            .ok_or(WriteError::Unrepresentable("congestion reports"))?;
+        self.packet(packet_type::RTPFB, format::CCFB, |out| {
+            out.put32(sender_ssrc)?;
+            out.put32(ssrc)?;
+            out.put16(begin)?;
+            out.put16(count)?;
+            for offset in offsets {
+                out.put16(ccfb::report_word(*offset))?;
+            }
+            // RFC 8888, section 3.1: an odd number of reports is followed by 16 bits of zero padding.
+            if count % 2 == 1 {
+                out.put16(0)?;
+            }
+            out.put32(report_timestamp)
+        })
     }
 
     /// Ends writing and returns the number of bytes written.

@@ -319,6 +319,7 @@ fn codec(codec: Codec, feedback: bool) -> CodecParams {
         pli: true,
         fir: false,
         transport_cc: feedback,
+        ccfb: false,
         remb: false,
     }
 }
