@@ -110,7 +110,7 @@ fn a_subscribers_rfc_8888_feeds_estimator_and_repair() {
         relay.advance_ms(20);
         let begin = first.header.sequence_number;
         let offsets: Vec<_> = (0..sent.len())
-            .map(|at| (n < 100 || (n as usize + at) % 50 != 0).then_some(10))
+            .map(|at| (n < 100 || !(n as usize + at).is_multiple_of(50)).then_some(10))
             .collect();
         lost += offsets.iter().filter(|o| o.is_none()).count() as u64;
         let ntp = sealcast_rtp::NtpTime(relay.clock.at(relay.now)).middle();
