@@ -67,6 +67,7 @@ test("loss, and a path that narrows and widens again", async () => {
       assert.ok(phase.far.nacks > 0 && phase.far.repaired > 0, "losses were asked for and repaired");
       assert.ok(phase.resent > 0, "the relay sent again");
       uplinkRepairs += phase.uplinkRepairs;
+      assert.ok(phase.saved > 0, "redundancy saved words");
       assert.equal(phase.near.width, CAMERA.width, "others get the best there is");
     }
 
@@ -177,16 +178,17 @@ async function watch(call, name, meanwhile) {
     fromFar: await picture(call.viewer, call.remote),
     resent: await relay.metric("sealcast_retransmissions_total", { outcome: "sent" }),
     uplinkRepairs: await relay.metric("sealcast_repairs_received_total"),
+    voice: (await counts(call.remote))[call.publisher.participant].audio,
   });
   const before = await look();
   const started = performance.now();
   await meanwhile();
   const passed = (performance.now() - started) / 1_000;
   const after = await look();
-  const phase = { resent: after.resent - before.resent, uplinkRepairs: after.uplinkRepairs - before.uplinkRepairs };
+  const phase = { resent: after.resent - before.resent, uplinkRepairs: after.uplinkRepairs - before.uplinkRepairs, saved: after.voice.repeated - before.voice.repeated };
   for (const path of ["far", "near", "fromFar"]) phase[path] = difference(before[path], after[path]);
   const { relayEstimate } = (await stats(call.remote)).transport;
-  console.log(`${name}, ${passed.toFixed(1)} s: relay sent ${phase.resent} again, publishers ${phase.uplinkRepairs}; estimate ${relayEstimate === null ? "-" : `${(relayEstimate / 1e6).toFixed(2)} Mbit/s`}`);
+  console.log(`${name}, ${passed.toFixed(1)} s: relay sent ${phase.resent} again, publishers ${phase.uplinkRepairs}; ${phase.saved} of ${after.voice.opened - before.voice.opened + phase.saved} frames of voice by redundancy; estimate ${relayEstimate === null ? "-" : `${(relayEstimate / 1e6).toFixed(2)} Mbit/s`}`);
   for (const [path, label] of [["far", "good → bad path"], ["near", "good → good path"], ["fromFar", "bad → good path"]]) {
     const { framesDecoded, freezes, frozenMs, nacks, repaired, keyFrameRequests, width } = phase[path];
     console.log(`  ${label}: ${framesDecoded} frames, ${width} wide, ${freezes} freezes of ${frozenMs.toFixed(0)} ms, ${nacks} NACKs, ${repaired} by RTX, ${keyFrameRequests} PLIs`);
