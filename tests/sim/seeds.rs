@@ -1,6 +1,9 @@
 //! The seeds of CI. More, or one again: `cargo run --release -p sealcast-tests --bin sim`.
 
-use sealcast_tests::scenario;
+use sealcast_tests::layered::Mode;
+use sealcast_tests::payload::Format;
+use sealcast_tests::scenario::{self, Share};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const SEEDS: u64 = 200;
@@ -8,37 +11,46 @@ const SEEDS: u64 = 200;
 #[test]
 fn two_hundred_seeds_keep_every_invariant() {
     let next = AtomicU64::new(0);
-    let (mut packets, mut shown) = (0, 0);
-    let workers: Vec<_> = std::thread::scope(|scope| {
-        let work = || {
-            let mut sums = (0, 0);
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= SEEDS {
-                    return sums;
-                }
-                match scenario::run(seed) {
-                    Ok(outcome) => sums = (sums.0 + outcome.packets, sums.1 + outcome.shown),
-                    Err(fault) => panic!("{fault}"),
-                }
+    let work = || {
+        let mut outcomes = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= SEEDS {
+                return outcomes;
             }
-        };
+            match scenario::run(seed) {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(fault) => panic!("{fault}"),
+            }
+        }
+    };
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
-        threads
-            .into_iter()
-            .map(|thread| match thread.join() {
-                Ok(sums) => sums,
-                Err(fault) => std::panic::resume_unwind(fault),
-            })
-            .collect()
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Vec<_>>| match thread.join() {
+            Ok(outcomes) => outcomes,
+            Err(fault) => std::panic::resume_unwind(fault),
+        };
+        threads.into_iter().flat_map(join).collect()
     });
-    for (p, s) in workers {
-        packets += p;
-        shown += s;
-    }
-    // Runs in which nothing flows would keep every invariant.
+    // Runs in which nothing flows, or nothing is left out, would keep every invariant.
+    let packets: u64 = outcomes.iter().map(|outcome| outcome.packets).sum();
     assert!(packets > SEEDS * 1_000, "{packets}");
-    assert!(shown > SEEDS * 100, "{shown}");
+    let mut formats: BTreeMap<Format, Share> = BTreeMap::new();
+    for (format, share) in outcomes.iter().flat_map(|outcome| &outcome.formats) {
+        let sum = formats.entry(*format).or_default();
+        sum.shown += share.shown;
+        sum.left_out += share.left_out;
+    }
+    for format in Format::SIMULCAST.iter().chain(&Format::LAYERED) {
+        let Share { shown, left_out } = formats.get(format).copied().unwrap_or_default();
+        println!("{format:?}: {shown} frames shown, {left_out} packets left out");
+        assert!(shown > SEEDS * 5, "{format:?}: {shown} frames shown");
+        let layered = format.mode != Mode::L1T1;
+        assert!(
+            !layered || left_out > SEEDS,
+            "{format:?}: {left_out} left out"
+        );
+    }
 }
 
 #[test]

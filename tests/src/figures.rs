@@ -2,6 +2,7 @@
 //!
 //! They follow from their seeds, so whoever prints them again gets the same.
 
+use crate::payload::Format;
 use crate::publisher::Picture;
 use crate::session::{AUDIO_SLOTS, Profile};
 use crate::world::{Work, World};
@@ -21,12 +22,12 @@ const IN_TIME: Duration = Duration::from_millis(250);
 const HD: Picture = Picture {
     bitrates: [1_700_000; 3],
     packet_bytes: 1_100,
-    temporal: false,
+    format: Format::VP8,
 };
 const SIMULCAST: Picture = Picture {
     bitrates: [150_000, 500_000, 1_700_000],
     packet_bytes: 1_100,
-    temporal: false,
+    format: Format::VP8,
 };
 
 /// Measures and prints all of them.
@@ -211,7 +212,7 @@ const CAMERAS: u32 = 4;
 const SMALL_SIMULCAST: Picture = Picture {
     bitrates: [60_000, 250_000, 900_000],
     packet_bytes: 1_100,
-    temporal: true,
+    format: Format::VP8_L1T2,
 };
 
 /// A room of cameras, and nobody who watches yet. Viewers have keys from 101 on.

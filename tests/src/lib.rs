@@ -9,9 +9,13 @@
 
 pub mod check;
 pub mod figures;
+mod judge;
+pub mod layered;
 pub mod packet;
+pub mod payload;
 pub mod publisher;
 pub mod scenario;
+mod sent;
 pub mod session;
 pub mod subscriber;
 pub mod world;

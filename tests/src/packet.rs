@@ -1,17 +1,42 @@
-//! Model media: sealed-looking VP8 and Opus packets that say what they are.
+//! Model media: sealed-looking packets that say what they are.
 //!
-//! Every payload ends in a [`Tag`], so that whoever gets it can tell which packet of whom it is.
-//! In front there is what the relay looks at: payload descriptor, clear prefix, SFrame header.
+//! Every payload ends in a [`Tag`], so that whoever gets it can tell which packet of whom it is,
+//! and what its frame depends on. In front there is what the relay looks at, which
+//! [`payload`](crate::payload) writes.
 
-use sealcast_model::{Mid, Time};
+use sealcast_model::{Codec, Mid, Time};
 use sealcast_rtp::{Extension, HeaderFields, write_header};
 
 /// Payload types of clients, the same both ways.
 pub const OPUS: u8 = 111;
-/// VP8.
-pub const VP8: u8 = 96;
-/// Retransmissions of VP8.
-pub const VP8_RTX: u8 = 97;
+/// The video codecs, with the payload types of media and of retransmissions.
+pub const VIDEO: [(Codec, u8, u8); 4] = [
+    (Codec::Vp8, 96, 97),
+    (Codec::Vp9, 98, 99),
+    (Codec::Av1, 100, 101),
+    (Codec::H264, 102, 103),
+];
+
+/// Whether packets of this payload type are retransmissions.
+#[must_use]
+pub fn is_repair(payload_type: u8) -> bool {
+    VIDEO.iter().any(|(_, _, rtx)| *rtx == payload_type)
+}
+
+/// The codec of a payload type, of media or of retransmissions.
+#[must_use]
+pub fn codec_of(payload_type: u8) -> Codec {
+    let mut found = VIDEO.iter();
+    let found = found.find(|(_, media, rtx)| [*media, *rtx].contains(&payload_type));
+    found.map_or(Codec::Opus, |(codec, _, _)| *codec)
+}
+
+/// The payload types of a video codec: of media and of retransmissions.
+#[must_use]
+pub fn payload_types(codec: Codec) -> (u8, u8) {
+    let found = VIDEO.iter().find(|(of, _, _)| *of == codec);
+    found.map_or((OPUS, OPUS), |(_, media, rtx)| (*media, *rtx))
+}
 
 /// Extension ids.
 pub const EXT_LEVEL: u8 = 1;
@@ -25,6 +50,8 @@ pub const EXT_MID: u8 = 4;
 pub const EXT_RID: u8 = 10;
 /// RID of what is repaired.
 pub const EXT_REPAIRED_RID: u8 = 11;
+/// Dependency descriptor.
+pub const EXT_DEPENDENCY: u8 = 12;
 
 /// RIDs of encodings, smallest first.
 pub const RIDS: [&str; 3] = ["q", "h", "f"];
@@ -47,19 +74,27 @@ pub struct Tag {
     pub packet: u32,
     /// Packets of the frame.
     pub packets: u32,
-    /// The frame it depends on, or [`NO_FRAME`].
-    pub depends_on: u32,
+    /// The frames it depends on, or [`NO_FRAME`].
+    pub depends_on: [u32; 2],
     /// Its number in its stream, from 0.
     pub number: u32,
     /// When its frame was captured, microseconds.
     pub captured: u32,
+    /// Number of its picture, which it may share with frames of other spatial layers.
+    pub picture: u32,
+    /// Base layer pictures before.
+    pub base_pictures: u32,
+    /// Bit mask of the decode targets that its frame is part of.
+    pub targets: u32,
+    /// Decode targets that its stream has.
+    pub target_count: u32,
 }
 
 impl Tag {
     /// The encoding of audio.
     pub const AUDIO: u32 = 99;
     /// Bytes of a tag.
-    pub const LEN: usize = 9 * 4;
+    pub const LEN: usize = 14 * 4;
 
     /// The tag at the end of a payload.
     #[must_use]
@@ -76,13 +111,18 @@ impl Tag {
             frame: next(),
             packet: next(),
             packets: next(),
-            depends_on: next(),
+            depends_on: [next(), next()],
             number: next(),
             captured: next(),
+            picture: next(),
+            base_pictures: next(),
+            targets: next(),
+            target_count: next(),
         })
     }
 
-    fn append(&self, payload: &mut Vec<u8>) {
+    /// Puts the tag at the end of a payload.
+    pub fn append(&self, payload: &mut Vec<u8>) {
         for word in [
             self.room,
             self.publisher,
@@ -90,12 +130,41 @@ impl Tag {
             self.frame,
             self.packet,
             self.packets,
-            self.depends_on,
+            self.depends_on[0],
+            self.depends_on[1],
             self.number,
             self.captured,
+            self.picture,
+            self.base_pictures,
+            self.targets,
+            self.target_count,
         ] {
             payload.extend(word.to_be_bytes());
         }
+    }
+
+    /// The frames that its frame depends on.
+    pub fn references(&self) -> impl Iterator<Item = u32> {
+        self.depends_on.into_iter().filter(|on| *on != NO_FRAME)
+    }
+
+    /// Whether its frame depends on none.
+    #[must_use]
+    pub fn is_key(&self) -> bool {
+        self.references().next().is_none()
+    }
+
+    /// Whether its packet holds the start of what is sealed of its frame: of H264 key frames the one
+    /// after the parameter sets.
+    #[must_use]
+    pub fn starts_seal(&self, codec: Codec) -> bool {
+        self.packet == u32::from(codec == Codec::H264 && self.is_key())
+    }
+
+    /// Whether it is of audio.
+    #[must_use]
+    pub fn is_audio(&self) -> bool {
+        self.encoding == Tag::AUDIO
     }
 
     /// When its frame was captured.
@@ -111,63 +180,11 @@ pub fn context(publisher: u32, audio: bool) -> u64 {
     0x10_0000 + u64::from(publisher) * 2 + u64::from(audio)
 }
 
-/// An SFrame header (RFC 9605 §4.3) with KID and counter in fields of their own, each as short as
-/// it can be.
-fn sframe(payload: &mut Vec<u8>, context: u64, counter: u64) {
-    let shortest = |value: &[u8; 8]| {
-        let zeros = value.iter().take(7).take_while(|byte| **byte == 0).count();
-        value[zeros..].to_vec()
-    };
-    let kid = shortest(&(context << 24 | 1).to_be_bytes());
-    // Counters below 8 would go into the first byte.
-    let counter = shortest(&(counter + 8).to_be_bytes());
-    payload.push(0x88 | (kid.len() as u8 - 1) << 4 | (counter.len() as u8 - 1));
-    payload.extend(kid);
-    payload.extend(counter);
-}
-
-/// A VP8 payload: descriptor, clear prefix and SFrame header on the first packet, filler, tag.
-#[must_use]
-pub fn vp8(tag: &Tag, temporal: u8, counter: u64, width: u16, len: usize) -> Vec<u8> {
-    let [id0, id1] = (tag.frame as u16 & 0x7fff | 0x8000).to_be_bytes();
-    let first = tag.packet == 0;
-    let layer = temporal << 6 | 0x20;
-    let tl0 = (tag.frame / 2) as u8;
-    let mut payload = vec![if first { 0x90 } else { 0x80 }, 0xe0, id0, id1, tl0, layer];
-    if first {
-        if tag.depends_on == NO_FRAME {
-            let [w0, w1] = width.to_le_bytes();
-            let [h0, h1] = (width / 16 * 9).to_le_bytes();
-            payload.extend([0x50, 1, 0, 0x9d, 1, 0x2a, w0, w1, h0, h1]);
-        } else {
-            payload.extend([0x51, 1, 0]);
-        }
-        sframe(&mut payload, context(tag.publisher, false), counter);
-    }
-    fill(&mut payload, tag, len);
-    payload
-}
-
-/// An Opus payload.
-#[must_use]
-pub fn opus(tag: &Tag, counter: u64) -> Vec<u8> {
-    let mut payload = Vec::new();
-    sframe(&mut payload, context(tag.publisher, true), counter);
-    fill(&mut payload, tag, 100);
-    payload
-}
-
-fn fill(payload: &mut Vec<u8>, tag: &Tag, len: usize) {
-    let end = len.saturating_sub(Tag::LEN).max(payload.len());
-    payload.resize(end, tag.number as u8);
-    tag.append(payload);
-}
-
 /// A whole RTP packet.
 #[must_use]
 pub fn rtp(fields: &HeaderFields, extensions: &[Extension<'_>], payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0; 128];
-    // 128 bytes hold every header that model clients write.
+    let mut bytes = vec![0; 320];
+    // 320 bytes hold every header that model clients write.
     let len = write_header(&mut bytes, fields, extensions).unwrap_or_default();
     bytes.truncate(len);
     bytes.extend(payload);

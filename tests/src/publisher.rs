@@ -1,9 +1,11 @@
 //! A model publisher: a microphone and a camera, key frames and retransmissions as asked for.
 
+use crate::layered::{LayerFrame, Layered, Mode};
 use crate::packet::{
-    EXT_LEVEL, EXT_MID, EXT_REPAIRED_RID, EXT_RID, EXT_TWCC, NO_FRAME, OPUS, RIDS, Tag, VP8,
-    VP8_RTX, opus, rtp, vp8,
+    EXT_DEPENDENCY, EXT_LEVEL, EXT_MID, EXT_REPAIRED_RID, EXT_RID, EXT_TWCC, NO_FRAME, OPUS, RIDS,
+    Tag, payload_types, rtp,
 };
+use crate::payload::{Format, further_packets, opus, video};
 use crate::session::{VIDEO_MID, audio_ssrc, repair_ssrc, video_ssrc};
 use sealcast_model::Time;
 use sealcast_rtp::rtcp::{Compound, Packet};
@@ -21,24 +23,22 @@ const HISTORY: usize = 1_024;
 /// What a camera sends.
 #[derive(Clone, Copy, Debug)]
 pub struct Picture {
-    /// Bits per second of each encoding, smallest first; one for each.
+    /// Bits per second of each encoding, or else of each spatial layer, smallest first.
     pub bitrates: [u64; 3],
     /// Payload of a full packet, bytes.
     pub packet_bytes: usize,
-    /// Every other frame is of a layer that none depends on.
-    pub temporal: bool,
+    /// How it is encoded.
+    pub format: Format,
 }
 
 /// One encoding.
 #[derive(Debug)]
 struct Encoding {
     index: u32,
-    frame: u32,
+    layers: Layered,
     number: u32,
     repair_sequence: u16,
     counter: u64,
-    /// The newest frame that others may depend on.
-    base: u32,
     key_wanted: bool,
     /// Switched off by the relay's notice.
     off: bool,
@@ -50,6 +50,8 @@ struct Sent {
     sequence: u16,
     timestamp: u32,
     marker: bool,
+    /// Dependency descriptor; empty if there is none.
+    descriptor: Vec<u8>,
     payload: Vec<u8>,
 }
 
@@ -88,12 +90,11 @@ impl Publisher {
     pub fn new(client: u32, room: u32, simulcast: bool, picture: Picture, start: Time) -> Self {
         let encoding = |index| Encoding {
             index,
-            frame: 0,
+            layers: Layered::new(picture.format.mode),
             // Not far from the wrap, which the run then crosses.
             number: 0,
             repair_sequence: 65_000,
             counter: u64::from(index) << 32,
-            base: NO_FRAME,
             key_wanted: true,
             off: false,
             history: VecDeque::new(),
@@ -128,6 +129,28 @@ impl Publisher {
         }
     }
 
+    /// Its encoder goes on in another mode.
+    pub fn change_mode(&mut self, mode: Mode) {
+        self.picture.format.mode = mode;
+        for encoding in &mut self.encodings {
+            encoding.layers.change(mode);
+            encoding.key_wanted = true;
+        }
+    }
+
+    /// What its camera sends.
+    #[must_use]
+    pub fn picture(&self) -> Picture {
+        self.picture
+    }
+
+    /// Its encoder produces this many spatial layers from now on.
+    pub fn activate_layers(&mut self, layers: u8) {
+        for encoding in &mut self.encodings {
+            encoding.key_wanted |= encoding.layers.activate(layers);
+        }
+    }
+
     /// What is to be sent by `now`.
     pub fn poll(&mut self, now: Time, out: &mut Vec<Vec<u8>>) {
         while self.next_audio <= now {
@@ -144,7 +167,7 @@ impl Publisher {
             }
             for at in 0..self.encodings.len() {
                 if !self.encodings[at].off {
-                    self.frame(now, at, out);
+                    self.capture(now, at, out);
                 }
             }
         }
@@ -160,9 +183,13 @@ impl Publisher {
             frame: number,
             packet: 0,
             packets: 1,
-            depends_on: NO_FRAME,
+            depends_on: [NO_FRAME; 2],
             number,
             captured: now.as_micros() as u32,
+            picture: number,
+            base_pictures: 0,
+            targets: 1,
+            target_count: 1,
         };
         let fields = HeaderFields {
             payload_type: OPUS,
@@ -191,50 +218,54 @@ impl Publisher {
         self.transport.to_be_bytes()
     }
 
-    fn frame(&mut self, now: Time, at: usize, out: &mut Vec<Vec<u8>>) {
+    /// A picture of an encoding: all its layers.
+    fn capture(&mut self, now: Time, at: usize, out: &mut Vec<Vec<u8>>) {
+        let encoding = &mut self.encodings[at];
+        let key = std::mem::take(&mut encoding.key_wanted) || !encoding.layers.has_started();
+        for frame in encoding.layers.picture(key) {
+            self.frame(now, at, &frame, out);
+        }
+    }
+
+    fn frame(&mut self, now: Time, at: usize, frame: &LayerFrame, out: &mut Vec<Vec<u8>>) {
         let (client, room, picture) = (self.client, self.room, self.picture);
         let encoding = &mut self.encodings[at];
-        let key = std::mem::take(&mut encoding.key_wanted) || encoding.base == NO_FRAME;
-        let frame = encoding.frame;
-        self.frames.push((encoding.index, frame, now));
-        encoding.frame += 1;
+        self.frames.push((encoding.index, frame.frame, now));
         encoding.counter += 1;
-        let upper = picture.temporal && !key && frame % 2 == 1;
-        let depends_on = if key { NO_FRAME } else { encoding.base };
-        if !upper {
-            encoding.base = frame;
-        }
-        let bitrate = picture.bitrates[at.min(2)];
-        let share = bitrate as usize / 8 / 30 * if key { 4 } else { 1 };
-        let packets = share.div_ceil(picture.packet_bytes).max(1);
+        let place = at.max(frame.spatial.into()).min(2);
+        let share = picture.bitrates[place] as usize / 8 / 30 * if frame.key { 4 } else { 1 };
+        let content = share.div_ceil(picture.packet_bytes).max(1);
+        let packets = (content + further_packets(picture.format, frame)) as u32;
         for packet in 0..packets {
             let encoding = &mut self.encodings[at];
+            let end = packet + 1 == packets;
             let tag = Tag {
                 room,
                 publisher: client,
                 encoding: encoding.index,
-                frame,
-                packet: packet as u32,
-                packets: packets as u32,
-                depends_on,
+                frame: frame.frame,
+                packet,
+                packets,
+                depends_on: frame.depends_on,
                 number: encoding.number,
                 captured: now.as_micros() as u32,
+                picture: frame.picture,
+                base_pictures: frame.base_pictures,
+                targets: frame.targets,
+                target_count: picture.format.mode.target_count().into(),
             };
             let sequence = 65_000u16.wrapping_add(encoding.number as u16);
             encoding.number += 1;
-            let width = 320 << encoding.index;
-            let payload = vp8(
-                &tag,
-                u8::from(upper),
-                encoding.counter,
-                width,
-                (share / packets).max(80),
-            );
+            let len = (share / content).max(80);
             let sent = Sent {
                 sequence,
                 timestamp: (now.as_micros() * 90 / 1_000) as u32,
-                marker: packet + 1 == packets,
-                payload,
+                marker: end && frame.last,
+                descriptor: match picture.format.described {
+                    true => encoding.layers.descriptor(frame, packet == 0, end),
+                    false => Vec::new(),
+                },
+                payload: video(picture.format, frame, &tag, encoding.counter, len),
             };
             let packet = self.packet(at, &sent, None);
             out.push(packet);
@@ -250,9 +281,10 @@ impl Publisher {
     /// A packet of an encoding; `repair` is its sequence number as a retransmission.
     fn packet(&mut self, at: usize, sent: &Sent, repair: Option<u16>) -> Vec<u8> {
         let index = self.encodings[at].index;
+        let (media, rtx) = payload_types(self.picture.format.codec);
         let fields = HeaderFields {
             marker: sent.marker,
-            payload_type: if repair.is_some() { VP8_RTX } else { VP8 },
+            payload_type: if repair.is_some() { rtx } else { media },
             sequence_number: repair.unwrap_or(sent.sequence),
             timestamp: sent.timestamp,
             ssrc: match repair {
@@ -266,6 +298,12 @@ impl Publisher {
             id: EXT_TWCC,
             data: &transport,
         }];
+        if !sent.descriptor.is_empty() {
+            extensions.push(Extension {
+                id: EXT_DEPENDENCY,
+                data: &sent.descriptor,
+            });
+        }
         if self.encodings.len() > 1 {
             let id = if repair.is_some() {
                 EXT_REPAIRED_RID

@@ -1,11 +1,14 @@
 //! A run of a seed: who joins, over which paths, and what happens to them.
 
+use crate::layered::Mode;
+use crate::payload::Format;
 use crate::publisher::Picture;
 use crate::session::{AUDIO_SLOTS, Profile, track};
 use crate::world::World;
 use sealcast_media::{LayerLimit, PeerKey};
 use sealcast_model::{SlotId, Source};
 use sealcast_netsim::{LinkConfig, Loss, Rate, Rng};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Video slots of a client.
@@ -15,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 const HAPPENINGS: u64 = 15;
 
 /// What came of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// Hash of every packet that left the relay.
     pub hash: u64,
@@ -23,6 +26,17 @@ pub struct Outcome {
     pub packets: u64,
     /// Frames that clients could show.
     pub shown: u64,
+    /// What came of each format.
+    pub formats: BTreeMap<Format, Share>,
+}
+
+/// What came of the cameras of one format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Frames that clients could show.
+    pub shown: u64,
+    /// Packets that the relay left out between others.
+    pub left_out: u64,
 }
 
 /// Runs a seed.
@@ -34,7 +48,8 @@ pub fn run(seed: u64) -> Result<Outcome, String> {
         rng: Rng::new(seed),
         world: World::new(seed),
         next_key: 1,
-        gone: 0,
+        formats: BTreeMap::new(),
+        shown: BTreeMap::new(),
     }
     .run()
     .map_err(|fault| {
@@ -48,8 +63,10 @@ struct Run {
     rng: Rng,
     world: World,
     next_key: u32,
-    /// Frames shown to clients that have left.
-    gone: u64,
+    /// The format in which each client began.
+    formats: BTreeMap<u32, Format>,
+    /// Frames shown, by publisher, to clients that have left.
+    shown: BTreeMap<u32, u64>,
 }
 
 impl Run {
@@ -65,12 +82,29 @@ impl Run {
             self.happen()?;
         }
         self.world.run(PAUSE)?;
-        let shown = |client: &crate::world::Client| client.subscriber.shown.len() as u64;
+        for key in self.keys() {
+            self.count_shown(key);
+        }
+        let mut formats: BTreeMap<Format, Share> = BTreeMap::new();
+        for (key, format) in &self.formats {
+            let share = formats.entry(*format).or_default();
+            share.shown += self.shown.get(key).unwrap_or(&0);
+            share.left_out += self.world.checker.left_out.get(key).unwrap_or(&0);
+        }
         Ok(Outcome {
             hash: self.world.checker.hash(),
             packets: self.world.checker.packets,
-            shown: self.gone + self.world.clients.iter().map(shown).sum::<u64>(),
+            shown: self.shown.values().sum(),
+            formats,
         })
+    }
+
+    /// Counts what was shown to a client that leaves.
+    fn count_shown(&mut self, key: u32) {
+        let client = self.world.clients.iter().find(|client| client.key == key);
+        for shown in client.iter().flat_map(|client| &client.subscriber.shown) {
+            *self.shown.entry(shown.tag.publisher).or_default() += 1;
+        }
     }
 
     fn keys(&self) -> Vec<u32> {
@@ -92,13 +126,19 @@ impl Run {
             controlled: self.rng.chance(0.6),
             video_slots: VIDEO_SLOTS,
         };
+        let formats: &[Format] = match profile.simulcast || self.rng.chance(0.15) {
+            true => &Format::SIMULCAST,
+            false => &Format::LAYERED,
+        };
+        let format = formats[self.rng.below(formats.len() as u64) as usize];
+        self.formats.insert(key, format);
         let picture = Picture {
-            bitrates: match profile.simulcast {
+            bitrates: match profile.simulcast || format.mode.spatial > 1 {
                 true => [40_000, 100_000, 240_000],
                 false => [200_000; 3],
             },
             packet_bytes: 250,
-            temporal: self.rng.chance(0.5),
+            format,
         };
         let source = match self.rng.below(5) {
             0 => Source::Imaging,
@@ -171,7 +211,7 @@ impl Run {
         };
         let now = self.world.now;
         let slot = self.rng.below(VIDEO_SLOTS.into()) as u16;
-        match self.rng.below(9) {
+        match self.rng.below(11) {
             0 => {
                 let muted = self.rng.chance(0.5);
                 let audio = self.rng.chance(0.5);
@@ -182,7 +222,7 @@ impl Run {
             3 => {
                 let limit = LayerLimit {
                     spatial: self.rng.below(3) as u8,
-                    temporal: self.rng.below(2) as u8,
+                    temporal: self.rng.below(3) as u8,
                 };
                 self.limit(key, slot, limit)?;
             }
@@ -204,11 +244,16 @@ impl Run {
                 }
             }
             7 => {
-                if let Some(client) = self.world.client(key) {
-                    self.gone += client.subscriber.shown.len() as u64;
-                }
+                self.count_shown(key);
                 self.world.leave(key);
             }
+            8 => {
+                let layers = 1 + self.rng.below(3) as u8;
+                if let Some(client) = self.world.client(key) {
+                    client.publisher.activate_layers(layers);
+                }
+            }
+            9 => self.change_mode(key),
             _ => {
                 self.join()?;
                 for key in self.keys() {
@@ -217,6 +262,26 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// A publisher's encoder goes on in another mode that its codec has.
+    fn change_mode(&mut self, key: u32) {
+        let Some(client) = self.world.client(key) else {
+            return;
+        };
+        let format = client.publisher.picture().format;
+        let mut modes: Vec<Mode> = Format::SIMULCAST
+            .iter()
+            .chain(&Format::LAYERED)
+            .filter(|other| (other.codec, other.described) == (format.codec, format.described))
+            .map(|other| other.mode)
+            .collect();
+        modes.sort();
+        modes.dedup();
+        let mode = modes[self.rng.below(modes.len() as u64) as usize];
+        if let Some(client) = self.world.client(key) {
+            client.publisher.change_mode(mode);
+        }
     }
 
     fn limit(&mut self, key: u32, slot: u16, limit: LayerLimit) -> Result<(), String> {

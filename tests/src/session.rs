@@ -1,9 +1,10 @@
 //! What a model client negotiates.
 
 use crate::packet::{
-    EXT_LEVEL, EXT_MID, EXT_REPAIRED_RID, EXT_RID, EXT_SEND_TIME, EXT_TWCC, OPUS, RIDS, VP8,
-    VP8_RTX, token,
+    EXT_DEPENDENCY, EXT_LEVEL, EXT_MID, EXT_REPAIRED_RID, EXT_RID, EXT_SEND_TIME, EXT_TWCC, OPUS,
+    RIDS, VIDEO, token,
 };
+use crate::payload::Format;
 use sealcast_model::media::AnnouncedSsrc;
 use sealcast_model::{
     Codec, CodecParams, HeaderExtension, MediaKind, ReceiveMedia, SessionMedia, SlotId, SlotMedia,
@@ -64,13 +65,13 @@ pub fn track(client: u32, audio: bool) -> TrackId {
     TrackId(u64::from(client) * 2 + u64::from(audio))
 }
 
-fn codec(pt: u8, codec: Codec, controlled: bool) -> CodecParams {
+fn codec(pt: u8, codec: Codec, rtx_pt: Option<u8>, controlled: bool) -> CodecParams {
     let video = codec.kind() == MediaKind::Video;
     CodecParams {
         pt,
         codec,
         profile: 0,
-        rtx_pt: video.then_some(VP8_RTX),
+        rtx_pt,
         nack: video,
         pli: video,
         fir: false,
@@ -80,11 +81,12 @@ fn codec(pt: u8, codec: Codec, controlled: bool) -> CodecParams {
     }
 }
 
-/// The result of its negotiation.
+/// The result of its negotiation: it sends in `format`, and takes every codec.
 #[must_use]
-pub fn media(client: u32, profile: Profile) -> SessionMedia {
-    let opus = codec(OPUS, Codec::Opus, profile.controlled);
-    let vp8 = codec(VP8, Codec::Vp8, profile.controlled);
+pub fn media(client: u32, profile: Profile, format: Format) -> SessionMedia {
+    let opus = codec(OPUS, Codec::Opus, None, profile.controlled);
+    let video = VIDEO.map(|(of, pt, rtx)| codec(pt, of, Some(rtx), profile.controlled));
+    let sent = video.iter().find(|video| video.codec == format.codec);
     let announced = AnnouncedSsrc {
         ssrc: video_ssrc(client, 0),
         rtx: Some(repair_ssrc(client, 0)),
@@ -99,7 +101,10 @@ pub fn media(client: u32, profile: Profile) -> SessionMedia {
             } else {
                 MediaKind::Video
             },
-            codecs: vec![if audio { opus.clone() } else { vp8.clone() }],
+            codecs: match audio {
+                true => vec![opus.clone()],
+                false => video.to_vec(),
+            },
             ssrc: slot_ssrc(client, n),
             rtx_ssrc: (!audio).then(|| slot_repair_ssrc(client, n)),
         }
@@ -112,6 +117,7 @@ pub fn media(client: u32, profile: Profile) -> SessionMedia {
             (EXT_MID, HeaderExtension::Mid),
             (EXT_RID, HeaderExtension::Rid),
             (EXT_REPAIRED_RID, HeaderExtension::RepairedRid),
+            (EXT_DEPENDENCY, HeaderExtension::DependencyDescriptor),
         ],
         extmap_allow_mixed: true,
         receive: vec![
@@ -128,7 +134,7 @@ pub fn media(client: u32, profile: Profile) -> SessionMedia {
             ReceiveMedia {
                 mid: token(VIDEO_MID),
                 kind: MediaKind::Video,
-                codecs: vec![vp8.clone()],
+                codecs: sent.into_iter().cloned().collect(),
                 rids: match profile.simulcast {
                     true => RIDS.into_iter().map(token).collect(),
                     false => Vec::new(),

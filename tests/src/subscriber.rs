@@ -6,7 +6,7 @@
 //! last request, ten times at most. What it cannot do either: ask for packets before the first one
 //! that came. Key frames are asked for after a freeze of 200 ms, as libwebrtc's video stream does.
 
-use crate::packet::{EXT_TWCC, NO_FRAME, Tag, VP8_RTX};
+use crate::packet::{EXT_TWCC, Tag, is_repair};
 use crate::session::{AUDIO_SLOTS, slot_repair_ssrc, slot_ssrc};
 use crate::world::OVERHEAD;
 use sealcast_media::bwe::TwccReceiver;
@@ -44,11 +44,8 @@ pub struct Shown {
     pub at: Time,
 }
 
-#[derive(Debug, Default)]
-struct Partial {
-    got: BTreeSet<u32>,
-    depends_on: u32,
-}
+/// Publisher, encoding and frame.
+type FrameId = (u32, u32, u32);
 
 /// One slot's stream.
 #[derive(Debug, Default)]
@@ -58,10 +55,11 @@ struct Slot {
     missing: BTreeMap<u64, Missing>,
     /// How far packets that came out of order lay behind, newest last.
     displacements: VecDeque<u64>,
-    partial: BTreeMap<(u32, u32, u32), Partial>,
+    /// The packets that have come of frames that are not whole.
+    partial: BTreeMap<FrameId, BTreeSet<u32>>,
     /// Whole, and waiting for what they depend on.
-    waiting: BTreeMap<(u32, u32, u32), (Tag, u32)>,
-    decodable: BTreeSet<(u32, u32, u32)>,
+    waiting: BTreeMap<FrameId, Tag>,
+    decodable: BTreeSet<FrameId>,
     last_shown: Time,
     last_packet: Time,
     pli_at: Time,
@@ -157,7 +155,7 @@ impl Subscriber {
             return;
         }
         let client = self.client;
-        let repair = header.payload_type == VP8_RTX;
+        let repair = is_repair(header.payload_type);
         let ssrc = |slot: u16| match repair {
             true => slot_repair_ssrc(client, slot),
             false => slot_ssrc(client, slot),
@@ -285,7 +283,7 @@ impl Slot {
         let partial = self.partial.get(&id);
         !self.decodable.contains(&id)
             && !self.waiting.contains_key(&id)
-            && partial.is_none_or(|partial| !partial.got.contains(&tag.packet))
+            && partial.is_none_or(|got| !got.contains(&tag.packet))
     }
 
     fn note(&mut self, sequence: u16, repair: bool) {
@@ -348,17 +346,16 @@ impl Slot {
         if self.decodable.contains(&id) || self.waiting.contains_key(&id) {
             return;
         }
-        let partial = self.partial.entry(id).or_default();
-        partial.depends_on = tag.depends_on;
-        partial.got.insert(tag.packet);
-        if partial.got.len() < tag.packets as usize {
+        let got = self.partial.entry(id).or_default();
+        got.insert(tag.packet);
+        if got.len() < tag.packets as usize {
             return;
         }
         self.partial.remove(&id);
         whole.push(Shown { tag, at: now });
-        self.waiting.insert(id, (tag, tag.depends_on));
+        self.waiting.insert(id, tag);
         while let Some(id) = self.next_decodable() {
-            let Some((tag, _)) = self.waiting.remove(&id) else {
+            let Some(tag) = self.waiting.remove(&id) else {
                 break;
             };
             self.decodable.insert(id);
@@ -367,21 +364,19 @@ impl Slot {
         }
         // What is far behind will not come.
         let floor = tag.frame.saturating_sub(300);
-        let stale =
-            |id: &(u32, u32, u32)| (id.0, id.1) == (tag.publisher, tag.encoding) && id.2 < floor;
+        let stale = |id: &FrameId| (id.0, id.1) == (tag.publisher, tag.encoding) && id.2 < floor;
         self.partial.retain(|id, _| !stale(id));
         self.waiting.retain(|id, _| !stale(id));
         self.decodable.retain(|id| !stale(id));
     }
 
-    fn next_decodable(&self) -> Option<(u32, u32, u32)> {
-        let ready = |id: &(u32, u32, u32), on: u32| {
-            on == NO_FRAME || self.decodable.contains(&(id.0, id.1, on))
+    fn next_decodable(&self) -> Option<FrameId> {
+        let ready = |id: &FrameId, tag: &Tag| {
+            let mut references = tag.references();
+            references.all(|on| self.decodable.contains(&(id.0, id.1, on)))
         };
-        self.waiting
-            .iter()
-            .find(|(id, (_, on))| ready(id, *on))
-            .map(|(id, _)| *id)
+        let mut waiting = self.waiting.iter();
+        waiting.find(|(id, tag)| ready(id, tag)).map(|(id, _)| *id)
     }
 
     fn wants_keyframe(&mut self, now: Time, nagging: bool) -> bool {

@@ -113,7 +113,7 @@ impl World {
     ) -> Result<(), String> {
         let (up, down) = links;
         let refused = |error| format!("join of {key}: {error}");
-        let media = media(key, profile);
+        let media = media(key, profile, picture.format);
         let (session, participant) = (SessionId(key.into()), ParticipantId(key.into()));
         let room_id = RoomId(room.into());
         self.engine
@@ -260,7 +260,7 @@ impl World {
                     continue;
                 };
                 self.pool.bytes_mut(&buf)[..packet.len()].copy_from_slice(&packet);
-                self.checker.received(&packet);
+                self.checker.received(now, &packet);
                 let (pool, key) = (&mut self.pool, PeerKey(client.key));
                 self.engine
                     .handle_rtp(now, pool, key, buf, packet.len(), now);

@@ -4,7 +4,7 @@
 use crate::layers::LayerBits;
 use sealcast_model::Codec;
 use sealcast_rtp::payload::av1::AggregationHeader;
-use sealcast_rtp::payload::h264::H264Payload;
+use sealcast_rtp::payload::h264::{H264Payload, nal};
 use sealcast_rtp::payload::red::{RedLayout, RedPayload};
 use sealcast_rtp::payload::vp8::{Vp8Descriptor, Vp8Rewrite};
 use sealcast_rtp::payload::vp9::Vp9Descriptor;
@@ -80,6 +80,9 @@ pub(crate) struct FrameInfo {
     pub(crate) start: Option<usize>,
     /// The packet is the first of a key frame.
     pub(crate) key: bool,
+    /// It starts an H264 key picture without parameter sets: it is the first of a key frame if it is
+    /// the first of a frame. If not, the parameter sets in front of it are needed to start with.
+    pub(crate) bare_key: bool,
     /// Pixels of the key frame, where its codec leaves the size clear.
     pub(crate) pixels: Option<u32>,
     pub(crate) descriptor: Descriptor,
@@ -111,11 +114,10 @@ impl FrameInfo {
             Codec::H264 => {
                 let units = H264Payload::parse(payload).ok()?;
                 let middle = matches!(units, H264Payload::Fragment { start: false, .. });
-                Self::new(
-                    (!middle).then_some(0),
-                    units.starts_key_frame(),
-                    Descriptor::Plain,
-                )
+                let key = units.starts(nal::SPS);
+                let mut frame = Self::new((!middle).then_some(0), key, Descriptor::Plain);
+                frame.bare_key = !key && units.starts(nal::IDR);
+                frame
             }
         };
         frame.key |= dependency_descriptor.is_some_and(attaches_structure);
@@ -126,6 +128,7 @@ impl FrameInfo {
         FrameInfo {
             start,
             key,
+            bare_key: false,
             pixels: None,
             descriptor,
             layers: None,
@@ -191,7 +194,7 @@ impl FrameInfo {
 /// Whether a dependency descriptor opens a frame with a template structure, which only key frames
 /// carry (AV1 RTP specification, appendix A.4: `template_dependency_structure_present_flag` is the
 /// first bit after the three mandatory bytes).
-fn attaches_structure(descriptor: &[u8]) -> bool {
+pub(crate) fn attaches_structure(descriptor: &[u8]) -> bool {
     let starts_frame = descriptor.first().is_some_and(|byte| byte & 0x80 != 0);
     starts_frame && descriptor.get(3).is_some_and(|byte| byte & 0x80 != 0)
 }
@@ -282,9 +285,11 @@ mod tests {
         assert_eq!(key(Codec::H264, &[0x67, 1]), Some((Some(0), true)));
         assert_eq!(
             key(Codec::H264, &[0x7c, 0x85, 1]),
-            Some((Some(0), true)),
-            "FU-A that starts an IDR"
+            Some((Some(0), false)),
+            "FU-A that starts an IDR, perhaps after parameter sets"
         );
+        let bare = FrameInfo::read(Codec::H264, &[0x7c, 0x85, 1], None);
+        assert!(bare.is_some_and(|frame| frame.bare_key));
         assert_eq!(key(Codec::H264, &[0x7c, 0x05, 1]), Some((None, false)));
         assert_eq!(key(Codec::Opus, &[1]), Some((Some(0), false)));
     }

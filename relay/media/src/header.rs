@@ -3,8 +3,10 @@
 //! What stays the same for a subscriber (SSRC, MID, the places of what is set at egress) is
 //! written once. Elements that are passed on are copied behind it under the subscriber's ids.
 
+use crate::layers::ActiveTargets;
 use crate::limits::HEADER_MAX;
 use sealcast_model::{HeaderExtension, Mid};
+use sealcast_rtp::dd::write_active_decode_targets;
 use sealcast_rtp::{ExtensionKind, ExtensionMap, FIXED_HEADER_LEN, RtpHeader};
 
 /// Extensions that are passed on from publisher to subscriber, in the order they are written.
@@ -25,6 +27,11 @@ pub(crate) const DEPENDENCY_DESCRIPTOR: usize = 4;
 
 /// Length of an absolute capture time that carries a clock offset.
 const CAPTURE_WITH_OFFSET: usize = 16;
+
+/// Longest element in the one-byte form (RFC 8285 §4.2).
+const ONE_BYTE_MAX: usize = 16;
+/// Longest element in the two-byte form (RFC 8285 §4.3).
+const ELEMENT_MAX: usize = 255;
 
 /// The extension bit (RFC 3550 §5.1).
 const EXTENSION_BIT: u8 = 0x10;
@@ -108,8 +115,8 @@ enum Form {
 impl Form {
     const fn fits(self, id: u8, len: usize) -> bool {
         match self {
-            Form::OneByte => id != 0 && id <= 14 && len != 0 && len <= 16,
-            Form::TwoByte => id != 0 && len <= 255,
+            Form::OneByte => id != 0 && id <= 14 && len != 0 && len <= ONE_BYTE_MAX,
+            Form::TwoByte => id != 0 && len <= ELEMENT_MAX,
         }
     }
 
@@ -166,6 +173,8 @@ pub(crate) struct PacketFields {
     pub(crate) transport_cc: u16,
     /// Frame number for the dependency descriptor, if the packet has one.
     pub(crate) frame_number: Option<u16>,
+    /// Decode targets for it to tell, if it is to tell any.
+    pub(crate) active_targets: Option<ActiveTargets>,
     /// What to add to the clock offset of an absolute capture time, NTP 32.32.
     pub(crate) capture_offset: u64,
 }
@@ -235,9 +244,23 @@ impl HeaderTemplate {
         packet: &[u8],
         elements: &Elements,
     ) -> usize {
+        let mut told = [0; ELEMENT_MAX];
+        let told = fields
+            .active_targets
+            .filter(|_| self.negotiated >> DEPENDENCY_DESCRIPTOR & 1 == 1)
+            .zip(elements.get(packet, DEPENDENCY_DESCRIPTOR))
+            .and_then(|(active, data)| {
+                let len =
+                    write_active_decode_targets(data, active.count, active.mask, &mut told).ok()?;
+                told.get(..len)
+            })
+            // Better the publisher's word than none.
+            .filter(|told| self.two_byte.is_some() || told.len() <= ONE_BYTE_MAX);
+        let told_len = told.map_or(0, <[u8]>::len);
         let fits_one = self
             .passed(elements)
-            .all(|(id, _, len)| Form::OneByte.fits(id, len));
+            .all(|(id, _, len)| Form::OneByte.fits(id, len))
+            && told_len <= ONE_BYTE_MAX;
         let (form, prefix) = match (&self.one_byte, &self.two_byte) {
             (Some(prefix), None) => (Form::OneByte, prefix),
             (Some(prefix), Some(_)) if fits_one => (Form::OneByte, prefix),
@@ -248,7 +271,8 @@ impl HeaderTemplate {
         out[0] |= EXTENSION_BIT;
         let mut at = prefix.len;
         for (id, index, _) in self.passed(elements) {
-            let Some(data) = elements.get(packet, index) else {
+            let told = told.filter(|_| index == DEPENDENCY_DESCRIPTOR);
+            let Some(data) = told.or_else(|| elements.get(packet, index)) else {
                 continue;
             };
             // An element that this form cannot hold is left out.

@@ -64,6 +64,7 @@ impl Rewrite {
             send_time: [1, 2, 3],
             transport_cc: index as u16,
             frame_number: Some(index as u16),
+            active_targets: None,
             capture_offset: 0,
         };
         let len = self

@@ -1,8 +1,9 @@
 //! An incoming RTP stream: one encoding of one m-line (RFC 7656 §2.1.10).
 
+use crate::frame::attaches_structure;
 use crate::inbox::Row;
 use crate::keyframe::KeyframeRequester;
-use crate::layers::{DecodeTargets, DescribedFrame, FrameLayers};
+use crate::layers::{DecodeTargets, DescribedFrame, FrameLayers, UnreadableFrame};
 use crate::limits::SEQUENCE_DROPOUT;
 use crate::meter::LayerMeter;
 use crate::reception::Reception;
@@ -13,7 +14,7 @@ use crate::sync::{ClockPoint, PeerClock};
 use crate::window::{Arrival, ReceiveWindow};
 use sealcast_model::{NtpClock, PacketBuf, Time};
 use sealcast_rtp::SeqExtender;
-use sealcast_rtp::dd::DescriptorReader;
+use sealcast_rtp::dd::{DependencyDescriptor, DescriptorReader, MandatoryFields};
 
 /// A sender report of the stream, for LSR and DLSR.
 #[derive(Clone, Copy, Debug)]
@@ -37,9 +38,88 @@ pub(crate) struct FirstPacket {
 #[derive(Debug, Default)]
 struct Descriptors {
     reader: DescriptorReader,
+    /// Reads late frames of the structure before.
+    past: Option<Box<DescriptorReader>>,
     frame_numbers: SeqExtender,
+    /// Newest packet that carried one.
+    newest: Option<u64>,
     targets: Option<DecodeTargets>,
+    /// Counts changes of the structure.
+    structure: u32,
+    /// The frame with which it came.
+    since: u64,
+    /// Counts changes of `targets`.
     version: u32,
+}
+
+impl Descriptors {
+    fn read(&mut self, sequence: u64, descriptor: &[u8]) -> FrameLayers {
+        let Ok(mandatory) = MandatoryFields::parse(descriptor) else {
+            return FrameLayers::Unreadable(UnreadableFrame {
+                number: None,
+                is_past: false,
+                ends_frame: false,
+            });
+        };
+        let unreadable = |number, is_past| {
+            FrameLayers::Unreadable(UnreadableFrame {
+                number: Some(number),
+                is_past,
+                ends_frame: mandatory.end_of_frame,
+            })
+        };
+        let in_order = self.newest.is_none_or(|newest| sequence > newest);
+        if in_order {
+            self.newest = Some(sequence);
+        }
+        let mut number = self.frame_numbers.peek(mandatory.frame_number);
+        let attaches = attaches_structure(descriptor);
+        if number < self.since {
+            if !(in_order && attaches) {
+                // Its templates are those of another structure, whatever their ids say now.
+                let read = self
+                    .past
+                    .as_mut()
+                    .and_then(|past| past.read(descriptor).ok());
+                return match read {
+                    Some(read) => described(read, number, self.structure.wrapping_sub(1)),
+                    None => unreadable(number, true),
+                };
+            }
+            // An encoder that starts anew may number anew: what comes later is newer all the same.
+            number = self.frame_numbers.advance(mandatory.frame_number);
+        }
+        let before = attaches.then(|| self.reader.clone());
+        let Ok(read) = self.reader.read(descriptor) else {
+            return unreadable(number, false);
+        };
+        self.frame_numbers.extend(mandatory.frame_number);
+        // Most key frames repeat it.
+        if let Some(before) = before.filter(|b| b.structure() != self.reader.structure()) {
+            self.structure = self.structure.wrapping_add(1);
+            self.since = number;
+            self.past = before.structure().is_some().then(|| Box::new(before));
+        }
+        if let (Some(active), Some(structure)) =
+            (read.active_decode_targets, self.reader.structure())
+        {
+            self.version = self.version.wrapping_add(1);
+            let targets = DecodeTargets::new(structure, active, self.structure, self.version);
+            self.targets = Some(targets);
+        }
+        described(read, number, self.structure)
+    }
+}
+
+fn described(read: DependencyDescriptor, number: u64, structure: u32) -> FrameLayers {
+    FrameLayers::Described(DescribedFrame {
+        number,
+        frame: read.frame,
+        structure,
+        active: read.active_decode_targets,
+        has_structure: read.has_structure,
+        ends_frame: read.mandatory.end_of_frame,
+    })
 }
 
 /// One incoming stream. It outlives its SSRC: a publisher that comes back with another one starts
@@ -80,6 +160,8 @@ pub(crate) struct RtpStream {
     pub(crate) idle_since: Option<Time>,
     /// Some 4 KiB, made with the first descriptor.
     descriptors: Option<Box<Descriptors>>,
+    /// Sequence number and timestamp of the newest packet of media.
+    previous: Option<(u64, u32)>,
     /// It sends: its newest packet is not older than
     /// [`ENCODING_IDLE`](crate::limits::ENCODING_IDLE).
     pub(crate) active: bool,
@@ -134,6 +216,7 @@ impl RtpStream {
             unwanted: false,
             idle_since: None,
             descriptors: None,
+            previous: None,
             active: false,
             nacks: None,
             nack_timer: Time::NEVER,
@@ -213,6 +296,16 @@ impl RtpStream {
         }
     }
 
+    /// Takes note of a packet of media; returns whether it is known to be the first of its frame,
+    /// because the packet before it is of another.
+    pub(crate) fn starts_frame(&mut self, sequence: u64, timestamp: u32) -> bool {
+        let previous = self.previous;
+        if previous.is_none_or(|(newest, _)| sequence > newest) {
+            self.previous = Some((sequence, timestamp));
+        }
+        previous.is_some_and(|(before, at)| before + 1 == sequence && at != timestamp)
+    }
+
     /// Starts a new life on `ssrc`: nothing of the numbers before holds any more.
     pub(crate) fn restart(&mut self, ssrc: Option<u32>) {
         self.ssrc = ssrc;
@@ -222,36 +315,25 @@ impl RtpStream {
         self.reception = Reception::default();
         self.sender_report = None;
         self.first = None;
+        self.previous = None;
         if let Some(nacks) = &mut self.nacks {
             *nacks = NackGenerator::new();
         }
         if let Some(descriptors) = self.descriptors.as_deref_mut() {
             descriptors.reader = DescriptorReader::new();
+            descriptors.past = None;
             descriptors.frame_numbers = SeqExtender::new();
+            descriptors.newest = None;
             descriptors.targets = None;
+            descriptors.since = 0;
         }
     }
 
-    /// Reads a dependency descriptor.
-    pub(crate) fn describe(&mut self, descriptor: &[u8]) -> FrameLayers {
-        let descriptors = self.descriptors.get_or_insert_default();
-        let Ok(read) = descriptors.reader.read(descriptor) else {
-            return FrameLayers::Unreadable;
-        };
-        if let (Some(active), Some(structure)) =
-            (read.active_decode_targets, descriptors.reader.structure())
-        {
-            descriptors.version = descriptors.version.wrapping_add(1);
-            descriptors.targets = Some(DecodeTargets::new(structure, active, descriptors.version));
-        }
-        FrameLayers::Described(DescribedFrame {
-            number: descriptors
-                .frame_numbers
-                .extend(read.mandatory.frame_number),
-            frame: read.frame,
-            has_structure: read.has_structure,
-            ends_frame: read.mandatory.end_of_frame,
-        })
+    /// Reads the dependency descriptor of the packet `sequence`.
+    pub(crate) fn describe(&mut self, sequence: u64, descriptor: &[u8]) -> FrameLayers {
+        self.descriptors
+            .get_or_insert_default()
+            .read(sequence, descriptor)
     }
 
     /// How large its pictures are: the side of a square of as many pixels, 0 if unknown.

@@ -77,6 +77,16 @@ impl SeqExtender {
         }
         place
     }
+
+    /// Where `seq` lies if it is known to be newer than all before it, however far its number jumps.
+    pub fn advance(&mut self, seq: u16) -> u64 {
+        let place = match self.newest {
+            None => self.peek(seq),
+            Some(newest) => newest + u64::from(seq.wrapping_sub(newest as u16)),
+        };
+        self.newest = Some(place);
+        place
+    }
 }
 
 #[cfg(test)]

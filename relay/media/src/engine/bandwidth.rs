@@ -301,6 +301,7 @@ impl Engine {
             send_time: AbsSendTime::from_micros(now.as_micros()).to_bytes(),
             transport_cc: downlink.next(),
             frame_number: None,
+            active_targets: None,
             capture_offset: 0,
         };
         let mut out = [0; HEADER_MAX];

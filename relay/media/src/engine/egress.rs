@@ -157,6 +157,7 @@ fn join(
         .inbox
         .iter(run.row, run.life.epoch)
         .enumerate()
+        .filter(|(_, entry)| !sub.rewriter.has_passed(run.life, entry.sequence))
         .find_map(|(at, entry)| Some((at, entry.sequence, joinable(sub, entry)?)))?;
     let stream = streams.get(run.life.stream)?;
     let point = publisher.and_then(|publisher| stream.clock_point(publisher.clock));
@@ -318,6 +319,9 @@ impl Run<'_> {
                 frame_number: packet
                     .frame_number
                     .map(|number| sub.rewriter.frame_number.map(number)),
+                active_targets: packet
+                    .frame_number
+                    .and_then(|number| sub.layers.active_targets(number)),
                 capture_offset: self.capture_offset,
             };
             let len = self.send_one(sub, index, &fields, red, header, buf, packet, pool, egress);

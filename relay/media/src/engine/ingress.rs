@@ -159,13 +159,17 @@ impl Engine {
         };
         let descriptor = elements.get(packet, DEPENDENCY_DESCRIPTOR);
         let described = match (descriptor, self.streams.get_mut(placed.stream)) {
-            (Some(descriptor), Some(stream)) => Some(stream.describe(descriptor)),
+            (Some(descriptor), Some(stream)) => Some(stream.describe(placed.sequence, descriptor)),
             _ => None,
         };
-        let frame = FrameInfo::read(placed.codec, payload, descriptor)
+        let mut frame = FrameInfo::read(placed.codec, payload, descriptor)
             .ok_or_else(|| skip(Some(Counter::DropRtpMalformed)))?;
         if !self.is_redundancy_known(key, &placed, frame.descriptor) {
             return Err(skip(Some(Counter::DropUnknownPayload)));
+        }
+        if let Some(stream) = self.streams.get_mut(placed.stream) {
+            let first = stream.starts_frame(placed.sequence, header.timestamp);
+            frame.key |= frame.bare_key && first;
         }
         self.check_seal(&placed, header.timestamp, payload, frame.start)
             .map_err(|refused| refused.unwrap_or_else(|| skip(Some(Counter::DropUnsealed))))?;

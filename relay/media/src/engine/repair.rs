@@ -5,9 +5,10 @@ use super::reports::{Compound, feedback_preamble};
 use super::tracks::want_keyframe;
 use crate::api::{Egress, PacketMeta, PeerKey};
 use crate::bwe::LostPacket;
-use crate::frame::{FrameInfo, PictureNumbers, Rewritten, frame_number};
+use crate::frame::{FrameInfo, PictureNumbers, Rewritten};
 use crate::header::{DEPENDENCY_DESCRIPTOR, Elements, HeaderTemplate, PacketFields};
 use crate::inbox::Row;
+use crate::layers::Selection;
 use crate::limits::{
     HEADER_MAX, NACKED_PER_DATAGRAM, POOL_RESERVE, ROUND_TRIP_DEFAULT, SWEEP_INTERVAL,
 };
@@ -19,6 +20,7 @@ use crate::subscription::{Retransmission, Subscription};
 use crate::timers::Timer;
 use sealcast_model::limits::PACKET_SLOT;
 use sealcast_model::{CodecParams, Counter, MediaKind, PacketPool, Source, Time, TrackId};
+use sealcast_rtp::dd::MandatoryFields;
 use sealcast_rtp::ext::AbsSendTime;
 use sealcast_rtp::payload::rtx::OSN_LEN;
 use sealcast_rtp::rtcp::Nack;
@@ -411,6 +413,7 @@ impl Engine {
             send_time: AbsSendTime::from_micros(now.as_micros()).to_bytes(),
             transport_cc: downlink.next(),
             frame_number: None,
+            active_targets: None,
             capture_offset: publisher.clock.to_relay(0).unwrap_or(0).wrapping_neg(),
         };
         let numbered = sub.template.numbers_transport();
@@ -512,12 +515,18 @@ impl Again<'_> {
                 .tl0_pic_idx
                 .map(|tl0| sub.rewriter.tl0_pic_idx.map(tl0.into()) as u8),
         });
+        let described = descriptor.and_then(|d| MandatoryFields::parse(d).ok());
+        let decided = sub
+            .layers
+            .recall(described, frame.layers.as_ref(), header.timestamp);
+        let Selection::Forward { ends_picture } = decided else {
+            return Err(None);
+        };
         let fields = PacketFields {
-            marker: header.marker,
+            marker: header.marker || ends_picture,
             timestamp: sub.rewriter.peek_timestamp(header.timestamp),
-            frame_number: descriptor
-                .and_then(frame_number)
-                .map(|n| sub.rewriter.frame_number.map(n)),
+            frame_number: described.map(|d| sub.rewriter.frame_number.map(d.frame_number)),
+            active_targets: described.and_then(|d| sub.layers.active_targets(d.frame_number)),
             ..fields
         };
         let Retransmission { sender, template } = sub.retransmission.as_deref_mut().ok_or(None)?;

@@ -23,6 +23,7 @@ const FIELDS: PacketFields = PacketFields {
     send_time: [7, 8, 9],
     transport_cc: 0x1122,
     frame_number: None,
+    active_targets: None,
     capture_offset: 0,
 };
 
@@ -123,6 +124,7 @@ fn a_long_descriptor_takes_the_two_byte_form_where_it_may() {
         ],
     );
     let fields = PacketFields {
+        active_targets: None,
         frame_number: Some(0x1234),
         ..FIELDS
     };

@@ -1,7 +1,11 @@
 //! Layers by the dependency descriptor (RTP Payload Format For AV1, appendix A).
 
-use super::{Fates, Layers, Selection};
-use sealcast_rtp::dd::{Dti, FrameDependencies, MAX_DECODE_TARGETS, TemplateStructure};
+use super::fates::{Fate, FrameWindow, Pictures};
+use super::{Layers, Selection, UnreadableFrame};
+use sealcast_rtp::dd::{
+    Dti, FrameDependencies, MAX_DECODE_TARGETS, MandatoryFields, TemplateStructure,
+};
+use sealcast_rtp::seq::newer32;
 
 /// A packet's frame, as its dependency descriptor tells.
 #[derive(Clone, Copy, Debug)]
@@ -9,46 +13,75 @@ pub(crate) struct DescribedFrame {
     /// Frame number, unwrapped.
     pub(crate) number: u64,
     pub(crate) frame: FrameDependencies,
+    /// Counts changes of the structure: the one that it was read by.
+    pub(crate) structure: u32,
+    /// What its sender says to be active, if it does.
+    pub(crate) active: Option<u32>,
     /// The packet opens a structure: the first frame of a coded video sequence.
     pub(crate) has_structure: bool,
     /// The packet is the last of its frame.
     pub(crate) ends_frame: bool,
 }
 
+/// Decode targets that a receiver is to be told are active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ActiveTargets {
+    /// Decode targets of the structure.
+    pub(crate) count: u8,
+    /// Those that the receiver can decode.
+    pub(crate) mask: u32,
+}
+
 /// The decode targets of one stream: what of its structure subscriptions choose by.
 #[derive(Clone, Debug)]
 pub(crate) struct DecodeTargets {
     layers: [Layers; MAX_DECODE_TARGETS],
-    count: usize,
+    /// By decode target: those that lie within it, so that whoever gets it gets them too.
+    within: [u32; MAX_DECODE_TARGETS],
+    count: u8,
     /// Those that the sender produces.
     active: u32,
+    /// Counts changes of the structure.
+    structure: u32,
     /// Counts changes.
-    pub(crate) version: u32,
+    version: u32,
 }
 
 impl DecodeTargets {
-    pub(crate) fn new(structure: &TemplateStructure, active: u32, version: u32) -> Self {
+    pub(crate) fn new(
+        structure: &TemplateStructure,
+        active: u32,
+        number: u32,
+        version: u32,
+    ) -> Self {
         let mut layers = [Layers {
             spatial: 0,
             temporal: 0,
         }; MAX_DECODE_TARGETS];
-        for (target, place) in layers.iter_mut().enumerate() {
+        let mut within = [0; MAX_DECODE_TARGETS];
+        for (target, (layer, within)) in layers.iter_mut().zip(&mut within).enumerate() {
             if let Some((spatial, temporal)) = structure.decode_target_layer(target) {
-                *place = Layers { spatial, temporal };
+                *layer = Layers { spatial, temporal };
             }
+            let outside = structure.templates().iter().map(|template| template.dtis);
+            let outside = outside.filter(|dtis| dtis.get(target) == Dti::NotPresent);
+            *within = structure.all_decode_targets()
+                & !outside.fold(0, |mask, dtis| mask | dtis.present());
         }
-        let count = usize::from(structure.decode_target_count());
         DecodeTargets {
             layers,
-            count,
+            within,
+            count: structure.decode_target_count(),
             active,
+            structure: number,
             version,
         }
     }
 
     /// The highest active decode target within a limit, or the lowest one if none is.
     fn choose(&self, limit: Layers) -> usize {
-        let active = || (0..self.count).filter(|target| self.active >> target & 1 == 1);
+        let all = 0..usize::from(self.count);
+        let active = || all.clone().filter(|target| self.active >> target & 1 == 1);
         let rank = |target: &usize| (self.layers[*target].spatial, self.layers[*target].temporal);
         let within = active()
             .filter(|target| limit.covers(self.layers[*target]))
@@ -64,24 +97,73 @@ impl DecodeTargets {
     }
 }
 
-/// Follows one decode target at a time.
+/// What was decided of a picture.
+#[derive(Clone, Copy, Debug)]
+struct PictureFate {
+    /// The decode target that is followed in it; `None`: all of it is forwarded.
+    target: Option<u8>,
+    /// The highest spatial layer of that.
+    top: u8,
+    /// Something of it was forwarded.
+    sent: bool,
+}
+
+/// Follows one decode target at a time. Within a picture it does not turn to another once something
+/// of it was forwarded: what ended the picture would not be its end.
 #[derive(Clone, Debug)]
 pub(super) struct DependencySelector {
     /// The decode target in force, once a structure was seen.
     current: Option<usize>,
+    /// The structure that it is of.
+    structure: u32,
     /// What `target` was chosen from.
     chosen: Option<(u32, Layers)>,
     target: usize,
-    fates: Fates,
+    fates: FrameWindow,
+    pictures: Pictures<PictureFate>,
+    /// Timestamp of the newest picture.
+    newest: Option<u32>,
+    /// Decode targets of which a frame was left out since they could last be joined: their chains
+    /// are broken for this receiver.
+    lacking: u32,
+    /// Something was left out before the present structure.
+    lacked: bool,
+    telling: Telling,
+}
+
+/// What a receiver knows of active decode targets.
+///
+/// AV1 RTP specification, appendix A.4: "Whenever the set of active Decode targets changes, the
+/// sender MUST signal the new set of active Decode targets to the receiver." Where it is not what
+/// the publisher said, each packet tells it, so that no loss keeps it from the receiver, until a
+/// structure says it again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Telling {
+    /// What the receiver takes to be active.
+    known: u32,
+    /// What each packet tells.
+    explicit: Option<ActiveTargets>,
+    /// The frame from which that holds.
+    from: u64,
 }
 
 impl DependencySelector {
     pub(super) fn new() -> Self {
         DependencySelector {
             current: None,
+            structure: 0,
             chosen: None,
             target: 0,
-            fates: Fates::new(),
+            fates: FrameWindow::new(),
+            pictures: Pictures::new(PictureFate {
+                target: None,
+                top: 0,
+                sent: false,
+            }),
+            newest: None,
+            lacking: 0,
+            lacked: false,
+            telling: Telling::default(),
         }
     }
 
@@ -89,6 +171,7 @@ impl DependencySelector {
     pub(super) fn select(
         &mut self,
         described: &DescribedFrame,
+        timestamp: u32,
         targets: &DecodeTargets,
         limit: Layers,
     ) -> (Selection, bool) {
@@ -97,74 +180,227 @@ impl DependencySelector {
             self.target = targets.choose(limit);
         }
         let mut wish = false;
-        let forward = match self.fates.get(described.number as u32) {
-            Some(forward) => forward,
+        let fate = match self.fates.get(described.number) {
+            Some(fate) => fate,
             None => {
-                let forward;
-                (forward, wish) = self.decide(described, targets);
-                self.fates.set(described.number as u32, forward);
-                forward
+                let fate;
+                (fate, wish) = self.decide(described, timestamp, targets);
+                self.fates.set(described.number, fate);
+                fate
             }
         };
-        if !forward {
-            return (Selection::Drop, wish);
-        }
-        let top = self.current.map(|current| targets.layers(current).spatial);
-        let ends_picture = described.ends_frame && Some(described.frame.spatial_id) == top;
-        (Selection::Forward { ends_picture }, wish)
+        let selection = match fate.forwarded {
+            true => Selection::Forward {
+                ends_picture: described.ends_frame && fate.closes,
+            },
+            false => Selection::Drop,
+        };
+        (selection, wish)
     }
 
-    fn decide(&mut self, described: &DescribedFrame, targets: &DecodeTargets) -> (bool, bool) {
-        let DescribedFrame {
-            number,
-            frame,
-            has_structure,
-            ..
-        } = described;
-        let lacks = |diff: &u16| {
-            number
-                .checked_sub(u64::from(*diff))
-                .and_then(|n| self.fates.get(n as u32))
-                == Some(false)
+    /// As [`select`](DependencySelector::select), of a frame whose dependencies are not known.
+    ///
+    /// One that follows a structure which is still missing belongs to a sequence of which nothing
+    /// has been left out: it is forwarded, so that the sequence is whole when the structure comes.
+    pub(super) fn select_unreadable(
+        &mut self,
+        frame: UnreadableFrame,
+        timestamp: u32,
+        limit: Layers,
+    ) -> Selection {
+        let known = frame.number.and_then(|number| self.fates.get(number));
+        let forwarded = match known {
+            Some(fate) => fate.forwarded,
+            None if frame.is_past => !self.lacked,
+            None => frame.number.is_some() || limit == Layers::ALL,
         };
-        let decodable = !frame.frame_diffs.as_slice().iter().any(lacks);
-        let current = match self.current {
-            _ if *has_structure => self.target,
-            None => self.target,
-            Some(current) if decodable && self.may_switch(current, frame, targets) => self.target,
-            Some(current) => current,
+        if let (None, Some(number)) = (known, frame.number) {
+            let closes = false;
+            self.fates.set(number, Fate { forwarded, closes });
+        }
+        if forwarded && self.pictures.get(timestamp).is_none() {
+            let fate = PictureFate {
+                target: None,
+                top: u8::MAX,
+                sent: true,
+            };
+            self.pictures.set(timestamp, fate);
+        }
+        match forwarded {
+            true => Selection::Forward {
+                ends_picture: frame.ends_frame && known.is_some_and(|fate| fate.closes),
+            },
+            false => Selection::Drop,
+        }
+    }
+
+    /// What was decided of a packet before. What came before the subscription joined was not
+    /// decided, and can be had.
+    pub(super) fn recall(&self, fields: MandatoryFields) -> Selection {
+        let fate = self.fates.get_wire(fields.frame_number);
+        match fate.is_none_or(|fate| fate.forwarded) {
+            true => Selection::Forward {
+                ends_picture: fields.end_of_frame && fate.is_some_and(|fate| fate.closes),
+            },
+            false => Selection::Drop,
+        }
+    }
+
+    /// What to tell with a packet of the frame `number`. Frames from before the last change say
+    /// nothing: "it is valid until the next update in RTP packet sequence number order" (A.4).
+    pub(super) fn active_targets(&self, number: u16) -> Option<ActiveTargets> {
+        let since = number.wrapping_sub(self.telling.from as u16);
+        self.telling.explicit.filter(|_| since < 1 << 15)
+    }
+
+    fn decide(
+        &mut self,
+        described: &DescribedFrame,
+        timestamp: u32,
+        targets: &DecodeTargets,
+    ) -> (Fate, bool) {
+        let frame = &described.frame;
+        // A structure that came in the same batch says nothing of the frames before it.
+        let is_present = described.structure == targets.structure;
+        let in_order = self
+            .fates
+            .newest()
+            .is_none_or(|newest| described.number > newest);
+        if is_present && self.structure != described.structure {
+            (self.structure, self.current) = (described.structure, None);
+            (self.lacked, self.lacking) = (self.lacked || self.lacking != 0, 0);
+        }
+        if described.has_structure && in_order {
+            // A key frame: whatever was left out is not referred to any more.
+            self.lacking = 0;
+        }
+        let decodable = self.is_decodable(described);
+        let picture = self.follow(described, timestamp, targets, decodable && is_present);
+        let indication = match picture.target {
+            Some(target) => frame.dtis.get(target.into()),
+            None => Dti::Required,
         };
-        self.current = Some(current);
-        let indication = frame.dtis.get(current);
-        let forward = indication != Dti::NotPresent && decodable;
+        let forwarded = indication != Dti::NotPresent && decodable;
+        let closes = forwarded && picture.top == frame.spatial_id;
+        if forwarded {
+            let sent = true;
+            self.pictures
+                .set(timestamp, PictureFate { sent, ..picture });
+        }
+        let current = self.current.unwrap_or(self.target);
+        if is_present {
+            self.note_chains(frame, forwarded);
+        }
+        if forwarded && is_present && in_order {
+            self.note_active(described, current, targets);
+        }
         // Either what we follow is broken, or what we want cannot be reached from here.
         let broken = !decodable && matches!(indication, Dti::Switch | Dti::Required);
         // Ways up in time come by themselves; to another spatial layer there may be none.
         let parted = targets.layers(current).spatial != targets.layers(self.target).spatial;
         let stuck = parted && frame.dtis.get(self.target) != Dti::NotPresent;
-        (forward, broken || stuck)
+        (Fate { forwarded, closes }, broken || stuck)
     }
 
-    /// Whether the target can be decoded from this frame on.
-    fn may_switch(
-        &self,
-        current: usize,
-        frame: &FrameDependencies,
+    /// Whether nothing that the frame depends on was left out.
+    fn is_decodable(&self, described: &DescribedFrame) -> bool {
+        let references = described.frame.frame_diffs.as_slice().iter();
+        let mut references = references.map(|diff| described.number.saturating_sub((*diff).into()));
+        references.all(|reference| match self.fates.get(reference) {
+            Some(fate) => fate.forwarded,
+            // What was lost may still come; what is forgotten may have been left out.
+            None => !self.fates.has_passed(reference) || self.lacking == 0,
+        })
+    }
+
+    /// What is decided of this frame's picture. The selector turns to its target if it `may`, and
+    /// this frame is one to do so with.
+    fn follow(
+        &mut self,
+        described: &DescribedFrame,
+        timestamp: u32,
         targets: &DecodeTargets,
-    ) -> bool {
-        if current == self.target {
+        may: bool,
+    ) -> PictureFate {
+        let known = self.pictures.get(timestamp);
+        if let Some(known) = known.filter(|known| known.sent) {
+            self.current = self.current.or(Some(self.target));
+            return known;
+        }
+        let current = match self.current {
+            None => self.target,
+            Some(_) if may && self.may_switch(described) => self.target,
+            Some(current) => current,
+        };
+        let picture = PictureFate {
+            target: Some(current as u8),
+            top: targets.layers(current).spatial,
+            sent: false,
+        };
+        if self.newest.is_some_and(|newest| newer32(newest, timestamp)) {
+            // All of the picture comes late: it goes the way of those around it.
+            let around = known.or_else(|| self.pictures.before(timestamp));
+            let around = around.filter(|around| around.target.is_some());
+            let late = PictureFate {
+                sent: false,
+                ..around.unwrap_or(picture)
+            };
+            self.pictures.set(timestamp, late);
+            return late;
+        }
+        (self.newest, self.current) = (Some(timestamp), Some(current));
+        self.pictures.set(timestamp, picture);
+        picture
+    }
+
+    /// Whether the target can be decoded from this frame, which is decodable, on.
+    fn may_switch(&self, described: &DescribedFrame) -> bool {
+        if self.current == Some(self.target) {
             return false;
         }
-        match frame.dtis.get(self.target) {
+        let intact = self.lacking >> self.target & 1 == 0;
+        match described.frame.dtis.get(self.target) {
             Dti::NotPresent => false,
-            // Appendix A.4: from a switch indication on, all of the decode target can be decoded.
-            Dti::Switch => true,
-            // A target that lies within the current one has been forwarded all along. Where it
-            // has not, as in modes whose spatial layers part after the key frame, a dependency
-            // was left out, and the caller sees that.
-            Dti::Discardable | Dti::Required => {
-                targets.layers(current).covers(targets.layers(self.target))
+            // AV1 RTP specification, appendix A.7: "An SFM MAY begin forwarding packets belonging to
+            // a new Decode target beginning with a decodable frame containing a Switch indication to
+            // that Decode target." Of a key picture that came out of order, a part that is needed
+            // may have been left out already.
+            Dti::Switch => intact || !described.has_structure,
+            // "When Chains are used, an SFM MAY switch to a Decode target at any point if the Chain
+            // tracking that Decode target is intact." It is if nothing of the target was left out.
+            Dti::Discardable | Dti::Required => intact,
+        }
+    }
+
+    /// Notes for which decode targets this receiver lacks a frame.
+    fn note_chains(&mut self, frame: &FrameDependencies, forwarded: bool) {
+        for target in 0..MAX_DECODE_TARGETS {
+            match frame.dtis.get(target) {
+                Dti::NotPresent => {}
+                Dti::Switch if forwarded => self.lacking &= !(1 << target),
+                _ if !forwarded => self.lacking |= 1 << target,
+                _ => {}
             }
+        }
+    }
+
+    /// Notes what the receiver can decode from this frame on, and whether it must be told.
+    fn note_active(&mut self, described: &DescribedFrame, current: usize, targets: &DecodeTargets) {
+        let within = targets.within.get(current).copied().unwrap_or(0);
+        let mask = targets.active & within & !self.lacking;
+        let telling = &mut self.telling;
+        telling.known = match telling.explicit {
+            Some(told) if !described.has_structure => told.mask,
+            _ => described.active.unwrap_or(telling.known),
+        };
+        let quiet = telling.explicit.is_none() || described.has_structure;
+        let told = ActiveTargets {
+            count: targets.count,
+            mask,
+        };
+        let explicit = (!quiet || telling.known != mask).then_some(told);
+        if explicit != telling.explicit {
+            (telling.explicit, telling.from) = (explicit, described.number);
         }
     }
 }
@@ -221,8 +457,10 @@ mod tests {
         }
         DecodeTargets {
             layers,
-            count: of.len(),
+            within: [u32::MAX; MAX_DECODE_TARGETS],
+            count: of.len() as u8,
             active: u32::MAX,
+            structure: 0,
             version: 1,
         }
     }
@@ -260,6 +498,8 @@ mod tests {
         DescribedFrame {
             number,
             frame,
+            structure: 0,
+            active: None,
             has_structure,
             ends_frame: true,
         }
@@ -276,7 +516,9 @@ mod tests {
         let mut play = |range: std::ops::Range<u64>, most| {
             range
                 .filter(|n| {
-                    s.select(&frame(L1T3, *n, 1_000), &t, limit(0, most)).0 != Selection::Drop
+                    s.select(&frame(L1T3, *n, 1_000), *n as u32, &t, limit(0, most))
+                        .0
+                        != Selection::Drop
                 })
                 .collect::<Vec<_>>()
         };
@@ -290,7 +532,7 @@ mod tests {
     fn a_spatial_layer_above_needs_a_key_frame_or_switch() {
         let t = targets(L2T1.0);
         let mut s = DependencySelector::new();
-        let mut pass = |n, most| s.select(&frame(L2T1, n, 4), &t, limit(most, 0));
+        let mut pass = |n, most| s.select(&frame(L2T1, n, 4), n as u32 / 2, &t, limit(most, 0));
         assert_eq!(
             pass(0, 1).0,
             Selection::Forward {
@@ -325,7 +567,8 @@ mod tests {
         let t = targets(L2T1_KEY.0);
         let mut s = DependencySelector::new();
         let mut pass = |n, most| {
-            let (selection, wish) = s.select(&frame(L2T1_KEY, n, 4), &t, limit(most, 0));
+            let (selection, wish) =
+                s.select(&frame(L2T1_KEY, n, 4), n as u32 / 2, &t, limit(most, 0));
             (selection != Selection::Drop, wish)
         };
         assert_eq!(
@@ -375,14 +618,15 @@ mod tests {
                     continue;
                 }
                 let described = frame(mode, n, key_every);
-                let pass = s.select(&described, &t, limit(most, most)).0 != Selection::Drop;
+                let picture = (n / mode.0.last().map_or(1, |(spatial, _)| u64::from(*spatial) + 1)) as u32;
+                let pass = s.select(&described, picture, &t, limit(most, most)).0 != Selection::Drop;
                 for diff in described.frame.frame_diffs.as_slice() {
                     let reference = (n as usize).checked_sub(usize::from(*diff)).and_then(|d| fates[d]);
                     prop_assert!(!pass || reference != Some(false), "frame {} lacks {}", n, diff);
                 }
                 prop_assert!(pass || !described.has_structure, "a key frame is left out");
                 // All packets of the frame, whatever the limit says meanwhile.
-                let again = s.select(&described, &t, limit(2 - most, 0)).0 != Selection::Drop;
+                let again = s.select(&described, picture, &t, limit(2 - most, 0)).0 != Selection::Drop;
                 prop_assert_eq!(pass, again);
                 fates.push(Some(pass));
             }

@@ -1,6 +1,8 @@
 //! Layers by VP8 (RFC 7741) and VP9 (RFC 9628) payload descriptors.
 
-use super::{Fates, Layers, Selection};
+use super::fates::Pictures;
+use super::{Layers, Selection};
+use sealcast_rtp::seq::newer32;
 
 /// Layer indices of a packet's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,18 +20,32 @@ pub(crate) struct LayerBits {
     pub(crate) ends_frame: bool,
 }
 
-/// Chooses among layers that build on each other in order.
+/// What was decided of a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PictureFate {
+    /// The highest spatial layer that is forwarded, if anything is.
+    top: Option<u8>,
+    /// The layers in force after it.
+    after: Layers,
+}
+
+/// Chooses among layers that build on each other in order. It decides once for each picture, with
+/// the first packet of it that comes.
 #[derive(Clone, Debug)]
 pub(super) struct DescriptorSelector {
-    current: Option<Layers>,
-    fates: Fates,
+    /// The layers in force, and the newest picture's timestamp.
+    current: Option<(Layers, u32)>,
+    pictures: Pictures<PictureFate>,
 }
 
 impl DescriptorSelector {
     pub(super) fn new() -> Self {
         DescriptorSelector {
             current: None,
-            fates: Fates::new(),
+            pictures: Pictures::new(PictureFate {
+                top: None,
+                after: Layers::ALL,
+            }),
         }
     }
 
@@ -40,51 +56,72 @@ impl DescriptorSelector {
         timestamp: u32,
         limit: Layers,
     ) -> (Selection, bool) {
-        // Timestamps of pictures differ by hundreds, so that layers do not meet.
-        let key = timestamp.wrapping_mul(8).wrapping_add(bits.spatial.into());
-        let mut wish = false;
-        let forward = match self.fates.get(key) {
-            Some(forward) => forward,
+        let fate = match self.pictures.get(timestamp) {
+            Some(fate) => fate,
             None => {
-                let forward;
-                (forward, wish) = self.decide(bits, limit);
-                self.fates.set(key, forward);
-                forward
+                let fate = self.decide(bits, timestamp, limit);
+                self.pictures.set(timestamp, fate);
+                fate
             }
         };
-        let top = self.current.unwrap_or(limit).spatial.min(limit.spatial);
-        let selection = if forward {
-            Selection::Forward {
-                ends_picture: bits.ends_frame && bits.spatial == top,
-            }
-        } else {
-            Selection::Drop
-        };
-        (selection, wish)
+        let is_newest = self.current.is_some_and(|(_, newest)| newest == timestamp);
+        // A spatial layer is joined at key frames alone: elsewhere the layers below it have been
+        // sent as the end of their picture already.
+        let above = fate.top.is_some_and(|top| bits.spatial > top);
+        let wish = above && is_newest && bits.spatial <= limit.spatial;
+        (selection(fate, bits), wish)
     }
 
-    fn decide(&mut self, bits: &LayerBits, limit: Layers) -> (bool, bool) {
-        let current = self.current.get_or_insert(limit);
+    /// What was decided of a packet before. What came before the subscription joined was not
+    /// decided, and can be had.
+    pub(super) fn recall(&self, bits: &LayerBits, timestamp: u32) -> Selection {
+        match self.pictures.get(timestamp) {
+            Some(fate) => selection(fate, bits),
+            None if self.pictures.has_passed(timestamp) => Selection::Drop,
+            None => Selection::Forward {
+                ends_picture: false,
+            },
+        }
+    }
+
+    fn decide(&mut self, bits: &LayerBits, timestamp: u32, limit: Layers) -> PictureFate {
+        let (current, newest) = self.current.get_or_insert((limit, timestamp));
+        if newer32(*newest, timestamp) {
+            // All of it comes late. What was in force at its time is what it may build on.
+            let before = self.pictures.before(timestamp);
+            let after = before.map_or(*current, |before| before.after);
+            // What is older than all that is remembered may have been left out.
+            let within = before.is_some() && bits.temporal <= after.temporal;
+            let top = within.then_some(after.spatial);
+            return PictureFate { top, after };
+        }
+        *newest = timestamp;
         if bits.intra && bits.spatial == 0 {
             // A key frame: everything can be decoded from here.
             *current = limit;
         }
         // Lower layers never depend on higher ones.
-        current.spatial = current.spatial.min(limit.spatial);
-        current.temporal = current.temporal.min(limit.temporal);
-        // A spatial layer is joined at key frames alone: elsewhere the layers below it have been
-        // sent as the end of their picture already.
-        let wish = bits.spatial > current.spatial && bits.spatial <= limit.spatial;
+        *current = current.and(limit);
         let next = current.temporal.saturating_add(1);
         if bits.temporal == next && bits.temporal <= limit.temporal && bits.syncs_here {
             current.temporal = next;
         }
-        let forward = bits.spatial <= current.spatial && bits.temporal <= current.temporal;
-        if forward && bits.syncs_above {
-            // Takes effect with the next frame of a higher layer.
+        let top = (bits.temporal <= current.temporal).then_some(current.spatial);
+        if top.is_some() && bits.syncs_above {
+            // Takes effect with the next picture of a higher layer.
             current.temporal = limit.temporal;
         }
-        (forward, wish)
+        let after = *current;
+        PictureFate { top, after }
+    }
+}
+
+fn selection(fate: PictureFate, bits: &LayerBits) -> Selection {
+    match fate.top {
+        Some(top) if bits.spatial <= top => Selection::Forward {
+            ends_picture: bits.ends_frame && bits.spatial == top,
+        },
+        _ => Selection::Drop,
     }
 }
 

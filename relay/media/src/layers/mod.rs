@@ -5,15 +5,18 @@
 //! frame from which the higher layers can be decoded.
 //!
 //! Invariants: all packets of a frame share one fate, however late they come; a frame is never
-//! forwarded if one that it depends on was left out.
+//! forwarded if one that it depends on was left out; a picture ends once, with the last packet that
+//! its receiver gets of it.
 
 mod dependency;
 mod descriptor;
+mod fates;
 
 use dependency::DependencySelector;
-pub(crate) use dependency::{DecodeTargets, DescribedFrame};
+pub(crate) use dependency::{ActiveTargets, DecodeTargets, DescribedFrame};
 use descriptor::DescriptorSelector;
 pub(crate) use descriptor::LayerBits;
+use sealcast_rtp::dd::MandatoryFields;
 
 /// Spatial and temporal layers, each with those below it. Encodings of a simulcast, smallest first,
 /// count as spatial layers.
@@ -52,8 +55,19 @@ pub(crate) enum FrameLayers {
     Bits(LayerBits),
     /// A dependency descriptor.
     Described(DescribedFrame),
-    /// A dependency descriptor of a structure that is not known (any more).
-    Unreadable,
+    /// A dependency descriptor of a structure that is not known yet, or not any more.
+    Unreadable(UnreadableFrame),
+}
+
+/// A frame whose dependencies cannot be read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UnreadableFrame {
+    /// Frame number, unwrapped; `None` if not even that can be read.
+    pub(crate) number: Option<u64>,
+    /// It belongs to a structure before the present one.
+    pub(crate) is_past: bool,
+    /// The packet is the last of its frame.
+    pub(crate) ends_frame: bool,
 }
 
 impl FrameLayers {
@@ -65,7 +79,7 @@ impl FrameLayers {
             FrameLayers::Described(described) => {
                 (described.frame.spatial_id, described.frame.temporal_id)
             }
-            FrameLayers::Unknown | FrameLayers::Unreadable => (0, 0),
+            FrameLayers::Unknown | FrameLayers::Unreadable(_) => (0, 0),
         }
     }
 }
@@ -83,9 +97,39 @@ pub(crate) enum Selection {
 #[derive(Clone, Debug)]
 pub(crate) struct LayerSelector {
     limit: Layers,
-    by_bits: DescriptorSelector,
-    by_dependency: DependencySelector,
+    by: Selector,
     needs_keyframe: bool,
+}
+
+/// What the layers of the present source are told by.
+#[derive(Clone, Debug)]
+enum Selector {
+    /// Nothing yet.
+    Unknown,
+    Bits(DescriptorSelector),
+    Described(DependencySelector),
+}
+
+impl Selector {
+    fn bits(&mut self) -> &mut DescriptorSelector {
+        if !matches!(self, Selector::Bits(_)) {
+            *self = Selector::Bits(DescriptorSelector::new());
+        }
+        match self {
+            Selector::Bits(selector) => selector,
+            _ => unreachable!("it has just been made one"),
+        }
+    }
+
+    fn described(&mut self) -> &mut DependencySelector {
+        if !matches!(self, Selector::Described(_)) {
+            *self = Selector::Described(DependencySelector::new());
+        }
+        match self {
+            Selector::Described(selector) => selector,
+            _ => unreachable!("it has just been made one"),
+        }
+    }
 }
 
 impl LayerSelector {
@@ -93,8 +137,7 @@ impl LayerSelector {
     pub(crate) fn new() -> Self {
         LayerSelector {
             limit: Layers::ALL,
-            by_bits: DescriptorSelector::new(),
-            by_dependency: DependencySelector::new(),
+            by: Selector::Unknown,
             needs_keyframe: false,
         }
     }
@@ -111,8 +154,7 @@ impl LayerSelector {
 
     /// The next packet is the first of another source, and starts a key frame.
     pub(crate) fn attach(&mut self) {
-        self.by_bits = DescriptorSelector::new();
-        self.by_dependency = DependencySelector::new();
+        self.by = Selector::Unknown;
         self.needs_keyframe = false;
     }
 
@@ -134,63 +176,51 @@ impl LayerSelector {
                 ends_picture: false,
             },
             (FrameLayers::Bits(bits), _) => {
-                let (selection, wish) = self.by_bits.select(bits, timestamp, self.limit);
+                let (selection, wish) = self.by.bits().select(bits, timestamp, self.limit);
                 self.needs_keyframe |= wish;
                 selection
             }
-            // Whoever gets everything may have what cannot be told apart.
-            (FrameLayers::Unreadable, _) | (FrameLayers::Described(_), None)
-                if self.limit == Layers::ALL =>
-            {
-                Selection::Forward {
-                    ends_picture: false,
-                }
-            }
-            (FrameLayers::Unreadable, _) | (FrameLayers::Described(_), None) => Selection::Drop,
+            (FrameLayers::Unreadable(frame), _) => self
+                .by
+                .described()
+                .select_unreadable(*frame, timestamp, self.limit),
+            // The stream has just begun another life; its first key frame is joined anew.
+            (FrameLayers::Described(_), None) => Selection::Drop,
             (FrameLayers::Described(frame), Some(targets)) => {
-                let (selection, wish) = self.by_dependency.select(frame, targets, self.limit);
+                let (selection, wish) = self
+                    .by
+                    .described()
+                    .select(frame, timestamp, targets, self.limit);
                 self.needs_keyframe |= wish;
                 selection
             }
         }
     }
-}
 
-/// The fates of the newest frames, so that late packets share them.
-#[derive(Clone, Debug)]
-struct Fates {
-    /// Overwritten in turn.
-    keys: [u32; Fates::LEN],
-    /// By place: the frame was forwarded.
-    forwarded: u32,
-    /// Frames noted so far; it stays at [`Fates::LEN`] when the ring is full.
-    len: usize,
-    next: usize,
-}
-
-impl Fates {
-    /// Frames remembered: what a packet may be late by, and how far back dependencies reach.
-    const LEN: usize = u32::BITS as usize;
-
-    const fn new() -> Self {
-        Fates {
-            keys: [0; Fates::LEN],
-            forwarded: 0,
-            len: 0,
-            next: 0,
+    /// What was decided of a packet that is asked for again. One that came late may have been left
+    /// out although its place was not closed. `described` are the mandatory fields of its dependency
+    /// descriptor, `bits` the layer indices of its payload descriptor, where it has them.
+    pub(crate) fn recall(
+        &self,
+        described: Option<MandatoryFields>,
+        bits: Option<&LayerBits>,
+        timestamp: u32,
+    ) -> Selection {
+        match (&self.by, described, bits) {
+            (Selector::Described(by), Some(fields), _) => by.recall(fields),
+            (Selector::Bits(by), None, Some(bits)) => by.recall(bits, timestamp),
+            _ => Selection::Forward {
+                ends_picture: false,
+            },
         }
     }
 
-    fn get(&self, key: u32) -> Option<bool> {
-        let known = self.keys.get(..self.len).unwrap_or_default();
-        let place = known.iter().position(|k| *k == key)?;
-        Some(self.forwarded >> place & 1 == 1)
-    }
-
-    fn set(&mut self, key: u32, forwarded: bool) {
-        self.keys[self.next] = key;
-        self.forwarded = self.forwarded & !(1 << self.next) | u32::from(forwarded) << self.next;
-        self.next = (self.next + 1) % Fates::LEN;
-        self.len = (self.len + 1).min(Fates::LEN);
+    /// The decode targets that its receiver is to be told are active with a packet of the frame
+    /// `number`, if it does not know.
+    pub(crate) fn active_targets(&self, number: u16) -> Option<ActiveTargets> {
+        match &self.by {
+            Selector::Described(by) => by.active_targets(number),
+            Selector::Unknown | Selector::Bits(_) => None,
+        }
     }
 }

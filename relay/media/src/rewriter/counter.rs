@@ -1,13 +1,11 @@
 //! A counter of `BITS` bits that lives on when the stream that feeds it is replaced, and counts
 //! without a gap what the relay lets through of it.
 
-/// Values left out that are remembered: what comes later than this many left-out values after its
+/// Maps a source's counter of `BITS` bits onto one that continues where the previous source stopped.
+/// It remembers `SKIPS` values that were left out: what comes later than this many of them after its
 /// turn gets a number that is off.
-const SKIPS: usize = 16;
-
-/// Maps a source's counter onto one that continues where the previous source stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Counter<const BITS: u32> {
+pub(crate) struct Counter<const BITS: u32, const SKIPS: usize> {
     offset: u16,
     /// Newest value of the source and newest outgoing one, once there were any.
     newest: Option<(u16, u16)>,
@@ -19,7 +17,7 @@ pub(crate) struct Counter<const BITS: u32> {
     next_skip: u8,
 }
 
-impl<const BITS: u32> Counter<BITS> {
+impl<const BITS: u32, const SKIPS: usize> Counter<BITS, SKIPS> {
     const MASK: u16 = u16::MAX >> (16 - BITS);
 
     pub(crate) const fn new() -> Self {
@@ -78,9 +76,11 @@ impl<const BITS: u32> Counter<BITS> {
         if !Self::is_after(value, newest) {
             return;
         }
-        self.skipped[usize::from(self.next_skip)] = value;
-        self.next_skip = (self.next_skip + 1) % SKIPS as u8;
-        self.skips = (self.skips + 1).min(SKIPS as u8);
+        if let Some(place) = self.skipped.get_mut(usize::from(self.next_skip)) {
+            *place = value;
+            self.next_skip = (self.next_skip + 1) % SKIPS as u8;
+            self.skips = (self.skips + 1).min(SKIPS as u8);
+        }
         self.offset = self.offset.wrapping_sub(1);
         // What was lost between the two keeps its place in the outgoing numbers.
         let lost = value.wrapping_sub(newest).wrapping_sub(1);
@@ -100,9 +100,11 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    const SKIPS: usize = 16;
+
     #[test]
     fn the_first_value_passes_unchanged() {
-        let mut counter = Counter::<8>::new();
+        let mut counter = Counter::<8, 0>::new();
         assert_eq!(counter.map(200), 200);
         assert_eq!(counter.map(255), 255);
         assert_eq!(counter.map(0), 0, "wraps at eight bits");
@@ -115,7 +117,7 @@ mod tests {
 
     #[test]
     fn what_is_left_out_leaves_no_gap() {
-        let mut counter = Counter::<15>::new();
+        let mut counter = Counter::<15, SKIPS>::new();
         assert_eq!(counter.map(0x7ffe), 0x7ffe);
         counter.skip(0x7fff);
         counter.skip(0x7fff);
@@ -145,7 +147,7 @@ mod tests {
             4 => (-2i64..4).prop_map(Op::Skip),
             1 => (0u16..0x8000).prop_map(Op::Attach),
         ], 1..200)) {
-            let mut counter = Counter::<15>::new();
+            let mut counter = Counter::<15, SKIPS>::new();
             // Source values relative to the source's first one, which lies at `start` and is
             // sent as `base`. `state`: passed values, true if they were left out.
             let (mut start, mut base) = (100i64, 100i64);

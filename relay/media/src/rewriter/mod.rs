@@ -41,6 +41,10 @@ pub(crate) struct Attachment {
     pub(crate) aligned: Option<u32>,
 }
 
+/// VP8 pictures left out that are remembered: those of over a second of 30 pictures each, three in
+/// four of which are left out.
+const PICTURES_SKIPPED: usize = 32;
+
 /// The numbering of one outgoing stream.
 #[derive(Clone, Debug)]
 pub(crate) struct Rewriter {
@@ -53,11 +57,11 @@ pub(crate) struct Rewriter {
     /// A point of the outgoing timeline: relay NTP time and timestamp.
     anchor: (u64, u32),
     /// VP8 and VP9 picture ids, 15 bits.
-    pub(crate) picture_id: Counter<15>,
+    pub(crate) picture_id: Counter<15, PICTURES_SKIPPED>,
     /// VP8 and VP9 TL0PICIDX, 8 bits.
-    pub(crate) tl0_pic_idx: Counter<8>,
+    pub(crate) tl0_pic_idx: Counter<8, 0>,
     /// Frame numbers of the dependency descriptor, 16 bits.
-    pub(crate) frame_number: Counter<16>,
+    pub(crate) frame_number: Counter<16, 0>,
 }
 
 impl Rewriter {
@@ -108,6 +112,12 @@ impl Rewriter {
         self.picture_id.attach();
         self.tl0_pic_idx.attach();
         self.frame_number.attach();
+    }
+
+    /// Whether the packet `sequence` lies before others that were sent when this source was the
+    /// newest one.
+    pub(crate) fn has_passed(&self, source: StreamLife, sequence: u64) -> bool {
+        self.segments.has_passed(source, sequence)
     }
 
     /// Turns away from the source: nothing maps until the next [`attach`](Rewriter::attach).

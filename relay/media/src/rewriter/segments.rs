@@ -41,7 +41,9 @@ pub(crate) struct Segments {
     row: VecDeque<Segment>,
     /// While attached; without one the row is empty.
     source: Option<StreamLife>,
-    /// The next incoming number, while attached.
+    /// The last one that it was attached to.
+    newest: Option<StreamLife>,
+    /// The next incoming number of that.
     next_sequence: u64,
     /// The outgoing index that it gets.
     next_out: u64,
@@ -56,16 +58,23 @@ impl Segments {
         Segments {
             row: VecDeque::with_capacity(REWRITER_SEGMENTS),
             source: None,
+            newest: None,
             next_sequence: 0,
             next_out: first_out,
         }
     }
 
     pub(crate) fn attach(&mut self, source: StreamLife, sequence: u64) {
-        self.source = Some(source);
+        (self.source, self.newest) = (Some(source), Some(source));
         self.row.clear();
         self.next_sequence = sequence;
         self.push();
+    }
+
+    /// Whether the packet `sequence` lies before others that were sent when this source was the
+    /// newest one.
+    pub(crate) fn has_passed(&self, source: StreamLife, sequence: u64) -> bool {
+        self.newest == Some(source) && sequence < self.next_sequence
     }
 
     pub(crate) fn detach(&mut self) {

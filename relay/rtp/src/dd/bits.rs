@@ -1,6 +1,7 @@
 //! Most-significant-bit-first fields, as the dependency descriptor's syntax uses them.
 
 use crate::{ParseError, WriteError};
+use std::ops::Range;
 
 /// Reads bit fields from a slice.
 pub(super) struct BitReader<'a> {
@@ -31,6 +32,11 @@ impl<'a> BitReader<'a> {
         let value = window >> (40 - self.at % 8 - n as usize) & ((1 << n) - 1);
         self.at = end;
         Ok(value as u32)
+    }
+
+    /// Bits read so far.
+    pub(super) fn position(&self) -> usize {
+        self.at
     }
 
     pub(super) fn flag(&mut self) -> Result<bool, ParseError> {
@@ -70,6 +76,20 @@ impl<'a> BitWriter<'a> {
             }
             *byte |= ((value >> bit & 1) as u8) << (7 - self.at % 8);
             self.at += 1;
+        }
+        Ok(())
+    }
+
+    /// Bits of another slice, in which they must lie.
+    pub(super) fn copy(&mut self, from: &[u8], range: Range<usize>) -> Result<(), WriteError> {
+        let mut source = BitReader {
+            bytes: from,
+            at: range.start,
+        };
+        while source.at < range.end {
+            let n = (range.end - source.at).min(32) as u32;
+            let value = source.bits(n).map_err(|_| WriteError::NoRoom)?;
+            self.bits(value, n)?;
         }
         Ok(())
     }

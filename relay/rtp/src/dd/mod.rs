@@ -5,7 +5,7 @@
 //! one of its templates. A [`DescriptorReader`] keeps the structure of one incoming stream and reads its descriptors.
 //!
 //! To pass a descriptor on with other numbering, change it in place ([`set_frame_number`], [`set_template_id`],
-//! [`set_frame_edges`]); to change its active decode targets, write it anew with [`DependencyDescriptor::write`].
+//! [`set_frame_edges`]); [`write_active_decode_targets`] changes its active decode targets.
 
 mod bits;
 mod structure;
@@ -103,6 +103,57 @@ pub fn set_frame_edges(descriptor: &mut [u8], start_of_frame: bool, end_of_frame
     };
     *byte = *byte & 0x3f | u8::from(start_of_frame) << 7 | u8::from(end_of_frame) << 6;
     true
+}
+
+/// Writes into `out` the descriptor with other active decode targets, of which its structure has `count`, and returns
+/// its length. Of whatever frame it is and whatever else it says, it gets at most six bytes longer.
+///
+/// # Errors
+/// Those of [`DescriptorReader::read`] for what has to be read of it; [`ParseError::Length`] if `out` is too short, and
+/// [`ParseError::Value`] for a mask beyond `count`, which is at most [`MAX_DECODE_TARGETS`].
+pub fn write_active_decode_targets(
+    descriptor: &[u8],
+    count: u8,
+    active: u32,
+    out: &mut [u8],
+) -> Result<usize, ParseError> {
+    if usize::from(count) > MAX_DECODE_TARGETS || u64::from(active) >> count != 0 {
+        return Err(ParseError::Value("active decode targets"));
+    }
+    let (mandatory, rest) = descriptor
+        .split_first_chunk::<MANDATORY_LEN>()
+        .ok_or(ParseError::Truncated)?;
+    let mut bits = BitReader::new(rest);
+    let extended = match rest {
+        [] => Extended::default(),
+        _ => Extended::read(&mut bits)?,
+    };
+    let flags = bits.position();
+    if extended.structure {
+        read_structure(&mut bits)?;
+    }
+    let structure = flags..bits.position();
+    if extended.active_decode_targets {
+        bits.bits(count.into())?;
+    }
+    let tail = bits.position()..rest.len() * 8;
+    let (head, body) = out
+        .split_first_chunk_mut::<MANDATORY_LEN>()
+        .ok_or(ParseError::Length)?;
+    *head = *mandatory;
+    let mut writer = BitWriter::new(body);
+    let extended = Extended {
+        active_decode_targets: true,
+        ..extended
+    };
+    let copy = |writer: &mut BitWriter<'_>| {
+        extended.write(writer)?;
+        writer.copy(rest, structure)?;
+        writer.bits(active, count.into())?;
+        writer.copy(rest, tail)
+    };
+    copy(&mut writer).map_err(|_| ParseError::Length)?;
+    Ok(MANDATORY_LEN + writer.len())
 }
 
 /// Reads the descriptors of one incoming stream and keeps its newest structure.

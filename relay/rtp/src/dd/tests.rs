@@ -473,6 +473,25 @@ proptest! {
         prop_assert_eq!(written.write(&structure, &mut out[..len - 1]), Err(WriteError::NoRoom));
     }
 
+    /// Shadow: read, change, write anew.
+    #[test]
+    fn active_decode_targets_are_changed_and_nothing_else((structure, written) in arbitrary_pair(), mask: u32) {
+        let mut before = [0xee; 4096];
+        let len = written.write(&structure, &mut before).expect("room");
+        let (count, mask) = (structure.decode_target_count(), mask & structure.all_decode_targets());
+        let mut out = [0xee; 4100];
+        let changed = write_active_decode_targets(&before[..len], count, mask, &mut out).expect("room");
+        prop_assert!(changed <= len + 6);
+        let mut reader = DescriptorReader { structure: (!written.has_structure).then(|| structure.clone()) };
+        let wanted = DependencyDescriptor { active_decode_targets: Some(mask), ..written };
+        prop_assert_eq!(reader.read(&out[..changed]), Ok(wanted));
+        prop_assert_eq!(reader.structure(), Some(&structure));
+        prop_assert_eq!(
+            write_active_decode_targets(&before[..len], count, mask, &mut out[..changed - 1]),
+            Err(ParseError::Length)
+        );
+    }
+
     #[test]
     fn any_bytes_read_as_the_shadow_reads_them(
         head in any::<[u8; 3]>(), flags in 0x80u8..=0xff, low in prop::bool::ANY, tail in prop::collection::vec(any::<u8>(), 0..120),
