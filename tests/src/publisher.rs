@@ -8,6 +8,7 @@ use crate::packet::{
 use crate::payload::{Format, further_packets, opus, video};
 use crate::session::{VIDEO_MID, audio_ssrc, repair_ssrc, video_ssrc};
 use sealcast_model::Time;
+use sealcast_netsim::Rng;
 use sealcast_rtp::rtcp::{Compound, Packet};
 use sealcast_rtp::{Extension, HeaderFields};
 use std::collections::VecDeque;
@@ -82,6 +83,8 @@ pub struct Publisher {
     pub repaired: u64,
     /// Video packets sent for the first time.
     pub sent: u64,
+    /// Draws the size of each frame.
+    sizes: Option<Rng>,
 }
 
 impl Publisher {
@@ -116,7 +119,13 @@ impl Publisher {
             frames: Vec::new(),
             repaired: 0,
             sent: 0,
+            sizes: None,
         }
+    }
+
+    /// Frames are from now on up to a fifth larger or smaller than their share of the rate.
+    pub fn vary_frames(&mut self, seed: u64) {
+        self.sizes = Some(Rng::new(seed));
     }
 
     /// The relay says which encodings anybody gets.
@@ -233,7 +242,10 @@ impl Publisher {
         self.frames.push((encoding.index, frame.frame, now));
         encoding.counter += 1;
         let place = at.max(frame.spatial.into()).min(2);
-        let share = picture.bitrates[place] as usize / 8 / 30 * if frame.key { 4 } else { 1 };
+        let mut share = picture.bitrates[place] as usize / 8 / 30 * if frame.key { 4 } else { 1 };
+        if let Some(rng) = &mut self.sizes {
+            share = share * (80 + rng.below(41) as usize) / 100;
+        }
         let content = share.div_ceil(picture.packet_bytes).max(1);
         let packets = (content + further_packets(picture.format, frame)) as u32;
         for packet in 0..packets {

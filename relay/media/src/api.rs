@@ -1,5 +1,6 @@
 //! The values that cross the media plane's border: keys, events, and where packets leave.
 
+use crate::bwe::EstimateParts;
 use crate::mirror::Mirror;
 use sealcast_model::{Mid, ShardId, SlotId, Source, Time, TrackId};
 
@@ -38,6 +39,19 @@ pub struct PacketMeta {
     pub received: Time,
     /// When the shard had read it.
     pub read: Time,
+}
+
+/// A subscriber's path at a moment. Rates are in bits per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathState {
+    /// What the path is believed to carry.
+    pub estimate: u64,
+    /// What that is made of.
+    pub parts: EstimateParts,
+    /// What was divided last.
+    pub available: u64,
+    /// What the layers that were chosen cost.
+    pub granted: u64,
 }
 
 /// Where packets leave the media plane: the session's SRTP context and the shard's send batch.

@@ -1,8 +1,12 @@
 //! The path to one subscriber: numbers of its packets, its estimate, and who gets which part.
 
-use crate::bwe::{Allocator, Estimator, EstimatorConfig, ProbeCluster, SentPacket, Usage};
+use crate::api::PathState;
+use crate::bwe::{Allocator, Estimator, EstimatorConfig, SentPacket, Usage};
+use crate::inbox::Incoming;
 use crate::limits::{DRAINING_LEAST, ESTIMATE_NOTICE, ESTIMATE_STEP, FEEDBACK_WANTED, STARTING};
 use crate::meter::WIRE_OVERHEAD;
+use crate::pacing::Pacer;
+use crate::rewriter::StreamLife;
 use sealcast_model::{SessionMedia, Time};
 use std::time::Duration;
 
@@ -35,7 +39,9 @@ enum Feedback {
 pub(crate) struct Control {
     pub(crate) estimator: Estimator,
     pub(crate) allocator: Allocator,
-    probe: Option<Probe>,
+    pub(crate) pacer: Pacer<Paced>,
+    /// Deadline of the pacer's timer that is set.
+    pub(crate) pace_timer: Time,
     /// The first packet left.
     pub(crate) first_sent: Option<Time>,
     /// What the client tells; never [`Feedback::None`].
@@ -55,13 +61,18 @@ pub(crate) struct Control {
     pub(crate) stale: bool,
 }
 
-/// A cluster under way.
+/// A packet that waits in the pacer. It is not numbered before it leaves, so that what is dropped
+/// leaves no gap and a change of layers concerns what waits as well. Its bytes are in the history of
+/// its stream.
 #[derive(Debug)]
-struct Probe {
-    cluster: ProbeCluster,
-    started: Time,
-    sent_bytes: u64,
-    sent_packets: u32,
+pub(crate) struct Paced {
+    pub(crate) subscription: u32,
+    /// Of the subscription's rewriter, when the packet came.
+    pub(crate) turns: u32,
+    pub(crate) life: StreamLife,
+    pub(crate) sequence: u64,
+    /// `None` for a packet that is not forwarded and leaves no gap.
+    pub(crate) packet: Option<Incoming>,
 }
 
 impl Downlink {
@@ -140,6 +151,14 @@ impl Downlink {
         numbered || matches!(self.feedback, Feedback::Estimates | Feedback::Reports)
     }
 
+    /// Whether a packet of video may leave at once.
+    #[inline]
+    pub(crate) fn may_pass(&mut self, now: Time) -> bool {
+        self.control
+            .as_deref_mut()
+            .is_none_or(|control| control.pacer.may_pass(now))
+    }
+
     /// A packet of `len` bytes left under [`next`](Downlink::next).
     #[inline]
     pub(crate) fn on_sent(&mut self, now: Time, ssrc: u32, sequence_number: u16, len: usize) {
@@ -155,7 +174,8 @@ impl Control {
         Control {
             estimator: Estimator::new(EstimatorConfig::default()),
             allocator: Allocator::new(),
-            probe: None,
+            pacer: Pacer::new(),
+            pace_timer: Time::NEVER,
             first_sent: None,
             feedback,
             heard: false,
@@ -176,39 +196,25 @@ impl Control {
             bytes,
             ssrc,
             sequence_number,
-            probe: self.probe.as_ref().map(|probe| probe.cluster.id),
+            probe: self.pacer.on_sent(now, bytes),
         });
-        if let Some(probe) = &mut self.probe {
-            probe.sent_bytes += u64::from(bytes);
-            probe.sent_packets += 1;
-            let cluster = probe.cluster;
-            if probe.sent_bytes >= cluster.min_bytes && probe.sent_packets >= cluster.min_packets {
-                self.probe = None;
-            }
-        }
     }
 
     /// Starts a cluster if it is time for one.
     pub(crate) fn poll_probe(&mut self, now: Time) {
-        if self.probe.is_none()
+        if !self.pacer.is_probing()
             && let Some(cluster) = self.estimator.poll_probe(now)
         {
-            self.probe = Some(Probe {
-                cluster,
-                started: now,
-                sent_bytes: 0,
-                sent_packets: 0,
-            });
+            self.pacer.start_probe(now, cluster);
         }
     }
 
-    /// When the cluster under way wants its next packet.
-    pub(crate) fn probe_due(&self) -> Option<Time> {
-        let probe = self.probe.as_ref()?;
-        let nanos =
-            u128::from(probe.sent_bytes) * 8_000_000_000 / u128::from(probe.cluster.rate.max(1));
-        let spent = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        Some(probe.started + spent)
+    /// Tells the pacer what the path carries. It holds nothing back while that is unknown, and
+    /// what was granted never waits for an estimate that is lower for a moment.
+    pub(crate) fn set_pace(&mut self, now: Time) {
+        let known = self.heard && !self.estimator.is_remb_only() && !self.is_starting(now);
+        let rate = self.estimator.estimate().max(self.allocator.granted());
+        self.pacer.set_rate(now, known.then_some(rate));
     }
 
     /// Bits per second to divide now.
@@ -222,6 +228,16 @@ impl Control {
         let estimate = self.estimator.estimate();
         let least = estimate / 100 * DRAINING_LEAST;
         self.estimator.sending_rate(now).max(least)
+    }
+
+    /// What is known of the path.
+    pub(crate) fn state(&self) -> PathState {
+        PathState {
+            estimate: self.estimator.estimate(),
+            parts: self.estimator.parts(),
+            available: self.allocated,
+            granted: self.allocator.granted(),
+        }
     }
 
     /// The estimate in bits per second, if it is time to tell the client.
@@ -245,10 +261,5 @@ impl Control {
     pub(crate) fn is_starting(&self, now: Time) -> bool {
         let new = self.first_sent.is_none_or(|first| now - first < STARTING);
         new && self.estimator.usage() != Usage::Over && !self.estimator.is_remb_only()
-    }
-
-    /// Gives the cluster under way up: there is nothing to pad.
-    pub(crate) fn abandon_probe(&mut self) {
-        self.probe = None;
     }
 }

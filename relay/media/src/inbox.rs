@@ -12,7 +12,7 @@ use std::ops::Range;
 const NONE: u32 = u32::MAX;
 
 /// A packet that is to be forwarded.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Incoming {
     /// Bytes of the packet in its slot.
     pub(crate) len: u16,

@@ -40,7 +40,7 @@ mod timers;
 mod track;
 mod window;
 
-pub use api::{Egress, LayerLimit, MediaEvent, PacketMeta, PeerKey};
+pub use api::{Egress, LayerLimit, MediaEvent, PacketMeta, PathState, PeerKey};
 pub use config::MediaConfig;
 pub use engine::Engine;
 pub use mirror::{Mirror, MirrorPlace};

@@ -117,6 +117,16 @@ pub const ESTIMATE_NOTICE: Duration = Duration::from_secs(1);
 /// See [`ESTIMATE_NOTICE`].
 pub const ESTIMATE_STEP: u64 = 20;
 
+/// A subscriber's path is never believed to carry more, bits per second: what its send log can
+/// account for, which holds 2,048 packets and so a fifth of a second of this. Feedback takes a round
+/// trip and a tenth of a second at most.
+pub const ESTIMATE_MAX: u64 = 100_000_000;
+
+/// Packets that wait in one subscriber's pacer: a quarter of a second, which is as long as any does,
+/// of 20 Mbit/s. Where one more comes, all that waits of the stream that waits longest is dropped,
+/// and its picture goes on with a key frame.
+pub const PACED_MAX: usize = 512;
+
 /// Padding packets sent in one turn of a probe: two milliseconds of 50 Mbit/s.
 pub const PADDING_PER_TURN: usize = 64;
 
@@ -143,6 +153,6 @@ pub const MIRROR_REPAIRS: usize = 1_024;
 pub const MIRRORS_PARTED: usize = 4_096;
 
 /// While a queue drains, a subscriber's bandwidth is divided as if it were less, but not under this
-/// share of the estimate, in percent: switching everything down costs key frames, which lengthen
-/// the queue.
-pub const DRAINING_LEAST: u64 = 70;
+/// share of the estimate, in percent: the lowest layers of everything then still fit where all of
+/// them did at half their frame rate, and a full queue is gone in a second or two.
+pub const DRAINING_LEAST: u64 = 40;

@@ -23,8 +23,8 @@ pub(crate) enum Timer {
     Arrivals(u32),
     /// A controlled path's next turn.
     Bandwidth(u32),
-    /// A probe's next packets.
-    Probe(u32),
+    /// A pacer's next packets.
+    Pace(u32),
     /// A room's voices are looked at.
     Attention(u32),
     /// Publishers are told which encodings nobody wants.
@@ -45,7 +45,7 @@ impl Timers {
     /// Adds a hint and returns the deadline that it stands for: `at`, moved up to the grid of its
     /// kind.
     pub(crate) fn set(&mut self, at: Time, timer: Timer) -> Time {
-        let grid = if matches!(timer, Timer::Nack(_) | Timer::Probe(_)) {
+        let grid = if matches!(timer, Timer::Nack(_) | Timer::Pace(_)) {
             NACK_GRID
         } else {
             TIMER_GRID

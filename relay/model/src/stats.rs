@@ -74,6 +74,7 @@ series! {
         DropUnsealed = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "unsealed"];
         DropCodec = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "codec_not_negotiated"];
         DropPoolEmpty = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "pool_empty"];
+        DropPaced = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "pacer"];
         DropNoPath = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "no_path"];
         DropTcpBackpressure = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "tcp_backpressure"];
         DropTcpFraming = "sealcast_dropped_total" "Packets dropped, by reason." ["reason": "tcp_framing"];
@@ -104,6 +105,7 @@ series! {
         RetransmitTooSoon = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "too_soon"];
         RetransmitOverBudget = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "over_budget"];
         RetransmitGone = "sealcast_retransmissions_total" "Packets that subscribers asked for again, by outcome." ["outcome": "gone"];
+        Paced = "sealcast_paced_total" "Packets of video that waited for room on their subscriber's path.";
         PaddingSent = "sealcast_padding_sent_total" "Padding packets sent to probe subscribers' paths.";
         DiagnosticPaused = "sealcast_diagnostic_pauses_total" "Diagnostic tracks paused for a subscriber whose path does not carry them whole.";
         RepairsReceived = "sealcast_repairs_received_total" "Lost packets that publishers sent again in time.";

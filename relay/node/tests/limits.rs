@@ -150,6 +150,7 @@ const COUNTED: &[(&str, &str)] = &[
     ("ENTRIES", "sealcast_sdp_refused_total{reason=\"too_many\"}"),
     ("SEAL_VIOLATIONS", "sealcast_tracks_blocked_total"),
     ("INBOX_MAX", "sealcast_dropped_total{reason=\"pool_empty\"}"),
+    ("PACED_MAX", "sealcast_dropped_total{reason=\"pacer\"}"),
     ("EVENTS", "sealcast_events_dropped_total"),
     ("EVENT_DATA_BYTES", "sealcast_events_dropped_total"),
     (

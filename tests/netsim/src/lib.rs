@@ -141,6 +141,12 @@ impl<T: Clone> Link<T> {
             .map_or(Time::NEVER, |Reverse(p)| p.arrival)
     }
 
+    /// How long a packet that is pushed now waits for those before it: the rate cap's queue.
+    #[must_use]
+    pub fn queue_delay(&self, now: Time) -> Duration {
+        self.free_at - now
+    }
+
     /// Packets in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {

@@ -10,6 +10,9 @@ use std::time::Duration;
 /// RECOMMENDED value". Ours is higher because the queue is drained by sending less for a moment
 /// (see `Estimator::sending_rate`) and not by believing in less capacity than there is.
 const BETA: f64 = 0.9;
+/// As `BETA`, after a burst that kept the bottleneck busy for long enough to measure it, and not for
+/// longer: there is no standing queue to make room for.
+const BETA_BURST: f64 = 0.95;
 
 /// Growth in a second while the link's capacity is unknown (gcc-02, section 5.5: "1.08").
 const GROWTH: f64 = 0.08;
@@ -71,8 +74,10 @@ pub(super) struct Observation {
     pub(super) usage: Usage,
     /// Acknowledged bits per second, smoothed.
     pub(super) acked: Option<u64>,
-    /// Acknowledged bits per second if the bottleneck is busy.
-    pub(super) acked_when_full: Option<u64>,
+    /// Bits per second that left the bottleneck while it was busy, if that was seen lately.
+    pub(super) busy: Option<u64>,
+    /// As `busy`, if it has been so for long.
+    pub(super) sustained: Option<u64>,
     pub(super) rtt: Duration,
     /// The sender sends less than it may.
     pub(super) idle: bool,
@@ -126,23 +131,27 @@ impl Aimd {
     fn decrease(&mut self, now: Time, seen: Observation) {
         self.state = State::Hold;
         let pause = seen.rtt.clamp(DECREASE_PAUSE_MIN, DECREASE_PAUSE_MAX);
-        let full = seen.acked_when_full.map(|acked| acked as f64);
-        // The last window alone is believed when it tells of a collapse. A smaller dip may be a
-        // rival's burst, and giving way to it would let him keep what he took.
-        let collapse = full.filter(|full| *full < self.rate * COLLAPSE);
-        let far_off = collapse.is_some();
-        let acked = collapse.or(seen.acked.map(|acked| acked as f64));
+        // What arrives is what the path carries only while the bottleneck is busy: a sender whose
+        // layers do not fill the path would otherwise be cut down to what it happens to send. A
+        // short dip may be a rival's burst, and giving way to it would let him keep what he took.
+        let carried = seen.sustained.or(seen.busy.max(seen.acked));
+        let carried = carried.map(|carried| carried as f64);
+        let far_off = carried.is_some_and(|carried| carried < self.rate * COLLAPSE);
         if self.last_decrease.is_some_and(|last| now - last < pause) && !far_off {
             return;
         }
-        let mut lower = BETA * acked.unwrap_or(self.rate);
+        let beta = match (seen.busy, seen.sustained) {
+            (Some(_), None) => BETA_BURST,
+            _ => BETA,
+        };
+        let mut lower = beta * carried.unwrap_or(self.rate);
         if lower > self.rate
             && let Some(capacity) = self.capacity.mean
         {
-            lower = BETA * capacity;
+            lower = beta * capacity;
         }
-        if let Some(acked) = acked {
-            self.capacity.observe(acked);
+        if let Some(carried) = carried {
+            self.capacity.observe(carried);
         }
         self.rate = self.rate.min(lower);
         self.last_decrease = Some(now);
@@ -229,7 +238,8 @@ mod tests {
         Observation {
             usage,
             acked: Some(acked),
-            acked_when_full: Some(acked),
+            busy: None,
+            sustained: None,
             rtt: Duration::from_millis(50),
             idle: false,
         }
@@ -255,6 +265,31 @@ mod tests {
         assert_eq!(aimd.rate(), 1_710_000);
         // A collapse does not wait.
         aimd.update(Time::from_millis(1_070), observation(Usage::Over, 500_000));
+        assert_eq!(aimd.rate(), 450_000);
+    }
+
+    #[test]
+    fn a_decrease_is_to_what_the_path_carries_and_not_to_what_was_sent() {
+        let mut aimd = Aimd::new(3_000_000);
+        let burst = Observation {
+            busy: Some(2_800_000),
+            ..observation(Usage::Over, 700_000)
+        };
+        aimd.update(Time::from_millis(1_000), burst);
+        assert_eq!(aimd.rate(), 2_660_000);
+        // A rival's burst: for a moment little of the path is left.
+        let rival = Observation {
+            busy: Some(300_000),
+            ..observation(Usage::Over, 2_600_000)
+        };
+        aimd.update(Time::from_millis(2_000), rival);
+        assert_eq!(aimd.rate(), 2_470_000);
+        // Little of it is left for long.
+        let narrow = Observation {
+            sustained: Some(500_000),
+            ..rival
+        };
+        aimd.update(Time::from_millis(2_010), narrow);
         assert_eq!(aimd.rate(), 450_000);
     }
 

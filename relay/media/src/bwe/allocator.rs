@@ -20,8 +20,15 @@ const MAX_SUBSCRIPTIONS: usize = sealcast_model::limits::SLOTS_PER_SESSION;
 /// some tenths from second to second.
 const UPGRADE_MARGIN: u64 = 15;
 
-/// After a track had to be lowered or paused it is not raised again for this long.
+/// After a track had to be lowered or paused it is not raised again for this long ...
 const UPGRADE_PAUSE: Duration = Duration::from_secs(3);
+/// ... unless what it needs, margin included, would fit this many times.
+const AMPLE: u64 = 2;
+
+/// A layer that only adds frames of the same size costs no key frame, neither up nor down, so a
+/// mistake is soon mended: it needs less to spare, and waits less.
+const FRAME_RATE_MARGIN: u64 = 5;
+const FRAME_RATE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A track is not paused while its lowest layer misses this much at most, in percent of what there
 /// is, and for no longer than this. Key frames make a stream look larger than it is, and estimates
@@ -55,6 +62,9 @@ pub struct LayerRate {
     pub bitrate: u64,
     /// Height of its pictures in pixels, 0 if unknown.
     pub height: u16,
+    /// Spatial layer, or encoding of a simulcast by size: layers with the same one differ in their
+    /// frame rate.
+    pub spatial: u8,
 }
 
 /// A track that the subscriber wants.
@@ -109,6 +119,12 @@ impl Subscription {
                 .rfind(|i| self.layers().get(*i).is_some_and(|l| l.height <= height))
         };
         Some(first_height.and_then(best).unwrap_or(last))
+    }
+
+    /// Whether two layers differ in their frame rate alone.
+    fn is_same_size(&self, one: usize, other: usize) -> bool {
+        let spatial = |layer: usize| self.layers().get(layer).map(|l| l.spatial);
+        spatial(one) == spatial(other)
     }
 
     fn cost(&self, layer: usize) -> u64 {
@@ -235,6 +251,13 @@ impl Allocator {
         self.entries.iter().map(best).sum()
     }
 
+    /// Bits per second of the layers that are sent.
+    #[must_use]
+    pub fn granted(&self) -> u64 {
+        let cost = |e: &Entry| e.present().map_or(0, |layer| e.subscription.cost(layer));
+        self.entries.iter().map(cost).sum()
+    }
+
     /// A track's subscription, and what is decided for it at present.
     #[must_use]
     pub fn get(&self, id: RequestId) -> Option<(&Subscription, Decision)> {
@@ -262,7 +285,7 @@ impl Allocator {
                 continue;
             }
             if entry.is_lowered_by(decision) {
-                entry.raise_from = now + UPGRADE_PAUSE;
+                entry.raise_from = now + entry.pause_after(decision);
             }
             entry.decision = decision;
             changed(Allocation {
@@ -293,12 +316,17 @@ impl Allocator {
         left
     }
 
-    /// Raises tracks a layer at a time, in turn within a class, until nothing fits.
+    /// Raises tracks, in turn within a class, until nothing fits: first from one size to the next,
+    /// each at its full frame rate, for a large picture that stutters is worse than a small one
+    /// that does not; then by what still fits of the frames of a further size.
     fn upgrades(&self, now: Time, left: &mut u64, chosen: &mut [Option<usize>]) {
-        for class in [
-            Priority::Diagnostic,
-            Priority::ActiveSpeaker,
-            Priority::Other,
+        for (class, whole) in [
+            (Priority::Diagnostic, true),
+            (Priority::Diagnostic, false),
+            (Priority::ActiveSpeaker, true),
+            (Priority::ActiveSpeaker, false),
+            (Priority::Other, true),
+            (Priority::Other, false),
         ] {
             let mut raised = true;
             while raised {
@@ -307,7 +335,7 @@ impl Allocator {
                     if entry.subscription.priority != class {
                         continue;
                     }
-                    if let Some(next) = entry.next_layer(*chosen)
+                    if let Some(next) = entry.next_layer(*chosen, whole)
                         && let Some(present) = *chosen
                     {
                         let (more, total) = (
@@ -315,7 +343,11 @@ impl Allocator {
                             entry.subscription.cost(present),
                         );
                         let step = more.saturating_sub(total);
-                        if entry.fits(now, next, step, *left) {
+                        let margin = match entry.subscription.is_same_size(present, next) {
+                            true => FRAME_RATE_MARGIN,
+                            false => UPGRADE_MARGIN,
+                        };
+                        if entry.fits(now, next, step, margin, *left) {
                             *left = left.saturating_sub(step);
                             *chosen = Some(next);
                             raised = true;
@@ -340,15 +372,23 @@ impl Entry {
         matches!(self.decision, Decision::Paused | Decision::DiagnosticPaused)
     }
 
-    /// The next layer that is sent above `layer`, up to the highest useful one.
-    fn next_layer(&self, layer: Option<usize>) -> Option<usize> {
-        let highest = self.subscription.highest_useful()?;
-        (layer? + 1..=highest).find(|i| self.subscription.cost(*i) > 0)
+    /// The next layer that is sent above `layer`, up to the highest useful one; with `whole`, the
+    /// next that has the full frame rate of its size.
+    fn next_layer(&self, layer: Option<usize>, whole: bool) -> Option<usize> {
+        let subscription = &self.subscription;
+        let highest = subscription.highest_useful()?;
+        let sent = |i: &usize| subscription.cost(*i) > 0;
+        let faster = |i: usize| {
+            let mut above = (i + 1..=highest).filter(sent);
+            above.any(|j| subscription.is_same_size(i, j))
+        };
+        let mut above = (layer? + 1..=highest).filter(sent);
+        above.find(|i| !whole || !faster(*i))
     }
 
     /// Whether `layer`, for `cost` more, fits into `left`. What is above the present layer must
-    /// fit with a margin, and wait after a lowering.
-    fn fits(&self, now: Time, layer: usize, cost: u64, left: u64) -> bool {
+    /// fit with a margin of so many percent, and wait after a lowering, unless there is ample room.
+    fn fits(&self, now: Time, layer: usize, cost: u64, margin: u64, left: u64) -> bool {
         let above = match self.present() {
             Some(present) => layer > present,
             None => self.is_paused(),
@@ -357,13 +397,15 @@ impl Entry {
             return cost <= left;
         }
         // The margin is on the whole layer: that is what will vary.
-        let spare = self.subscription.cost(layer) * UPGRADE_MARGIN / 100;
-        now >= self.raise_from && cost.saturating_add(spare) <= left
+        let spare = self.subscription.cost(layer) * margin / 100;
+        let needed = cost.saturating_add(spare);
+        let rested = now >= self.raise_from || needed.saturating_mul(AMPLE) <= left;
+        rested && needed <= left
     }
 
     /// As [`fits`](Self::fits), for the lowest layer: one that is sent is borne with for a moment.
     fn may_stay(&mut self, now: Time, layer: usize, cost: u64, left: u64) -> bool {
-        if self.fits(now, layer, cost, left) {
+        if self.fits(now, layer, cost, UPGRADE_MARGIN, left) {
             self.short_since = None;
             return true;
         }
@@ -385,6 +427,18 @@ impl Entry {
             },
             None if diagnostic => Decision::DiagnosticPaused,
             None => Decision::Paused,
+        }
+    }
+
+    /// How long it is not raised again after it was lowered to this.
+    fn pause_after(&self, decision: Decision) -> Duration {
+        match (self.decision, decision) {
+            (Decision::Send { layer: before }, Decision::Send { layer })
+                if self.subscription.is_same_size(before.into(), layer.into()) =>
+            {
+                FRAME_RATE_PAUSE
+            }
+            _ => UPGRADE_PAUSE,
         }
     }
 
@@ -411,10 +465,13 @@ mod tests {
         wanted_height: u16,
     ) -> Subscription {
         let mut layers = [LayerRate::default(); MAX_LAYERS];
-        for (layer, (kbits, height)) in layers.iter_mut().zip(rates) {
-            *layer = LayerRate {
+        let mut spatial = 0;
+        for (at, (kbits, height)) in rates.iter().enumerate() {
+            spatial += u8::from(at > 0 && rates[at - 1].1 != *height);
+            layers[at] = LayerRate {
                 bitrate: kbits * 1_000,
                 height: *height,
+                spatial,
             };
         }
         Subscription {
@@ -516,8 +573,41 @@ mod tests {
         assert_eq!(allocate(&mut allocator, 20, 2_000), [(1, send(2))]);
         assert_eq!(allocate(&mut allocator, 30, 1_700), []);
         assert_eq!(allocate(&mut allocator, 40, 1_699), [(1, send(1))]);
-        assert_eq!(allocate(&mut allocator, 3_039, 9_000), []);
-        assert_eq!(allocate(&mut allocator, 3_040, 9_000), [(1, send(2))]);
+        assert_eq!(allocate(&mut allocator, 3_039, 2_500), []);
+        assert_eq!(allocate(&mut allocator, 3_040, 2_500), [(1, send(2))]);
+        // Where it would fit twice there is nothing to wait for.
+        assert_eq!(allocate(&mut allocator, 3_050, 1_600), [(1, send(1))]);
+        assert_eq!(allocate(&mut allocator, 3_060, 3_400), []);
+        assert_eq!(allocate(&mut allocator, 3_070, 3_411), [(1, send(2))]);
+    }
+
+    #[test]
+    fn full_frame_rate_comes_before_size_and_the_rest_is_filled() {
+        // Two temporal layers of each of three sizes.
+        let rates = [
+            (40, 180),
+            (80, 180),
+            (130, 360),
+            (270, 360),
+            (480, 720),
+            (970, 720),
+        ];
+        let mut allocator = Allocator::new();
+        for id in 1..=3 {
+            allocator.set(video(id, Priority::Other, &rates, 720));
+        }
+        // 3 × 270 = 810; with 480 of the largest in place of 270 that is 1,020.
+        let want = [(1, send(4)), (2, send(3)), (3, send(3))];
+        assert_eq!(allocate(&mut allocator, 0, 1_100), want);
+        // Frames go first, at once, and come back after a second.
+        allocate(&mut allocator, 10, 2_000);
+        assert_eq!(allocator.decision(RequestId(1)), Some(send(5)));
+        allocate(&mut allocator, 20, 1_300);
+        assert_eq!(allocator.decision(RequestId(1)), Some(send(4)));
+        allocate(&mut allocator, 1_019, 1_900);
+        assert_eq!(allocator.decision(RequestId(1)), Some(send(4)));
+        allocate(&mut allocator, 1_020, 1_900);
+        assert_eq!(allocator.decision(RequestId(1)), Some(send(5)));
     }
 
     #[test]

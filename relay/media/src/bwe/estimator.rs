@@ -5,11 +5,12 @@ use super::aimd::{Aimd, Observation};
 use super::delay::{DelayDetector, Usage};
 use super::loss::LossBound;
 use super::losses::{Losses, LostPacket};
-use super::path::{QueueDelay, SentRate};
+use super::path::{BusyRate, QueueDelay, SentRate};
 use super::probe::{ProbeCluster, ProbeResults};
 use super::prober::{DEMAND_FACTOR, PROBE_GAIN, PROBE_SUCCESS, Prober};
 use super::remb::RembBound;
 use super::send_log::{PacketResult, SendLog, SentPacket};
+use crate::limits::ESTIMATE_MAX;
 use sealcast_model::Time;
 use sealcast_rtp::rtcp::{CongestionFeedback, TransportFeedback};
 use std::time::Duration;
@@ -28,10 +29,16 @@ const SILENCE_FACTOR: f64 = 0.7;
 /// Results of a cluster are awaited for this long beyond the round trip.
 const PROBE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// After an overuse, for this long, sending makes room for the queue to drain ...
+/// A queue this short is the pacing of frames, not congestion.
+const SHORT_QUEUE_MICROS: i64 = 20_000;
+/// So is one of this length while the bottleneck has not been busy for long: a key frame, which
+/// every change of encoding brings, passes and leaves the queue as it was.
+const BURST_QUEUE_MICROS: i64 = 50_000;
+
+/// After an overuse, for this long, sending makes room for the queue to drain as far as it is not
+/// short ...
 const DRAIN_TIME: Duration = Duration::from_secs(3);
-/// ... as far as it is longer than this, within that time, and not below that share.
-const DRAIN_FROM_MICROS: i64 = 20_000;
+/// ... within that time, and not below that share.
 const DRAIN_OVER_MICROS: f64 = 400_000.0;
 const DRAIN_LEAST: f64 = 0.1;
 
@@ -47,15 +54,32 @@ pub struct EstimatorConfig {
 }
 
 impl Default for EstimatorConfig {
-    /// 30 kbit/s carries one Opus stream; 600 kbit/s one small picture; 50 Mbit/s is more than a
-    /// subscriber's slots can ask for.
+    /// 30 kbit/s carries one Opus stream; 600 kbit/s one small picture.
     fn default() -> Self {
         EstimatorConfig {
             min: 30_000,
             start: 600_000,
-            max: 50_000_000,
+            max: ESTIMATE_MAX,
         }
     }
+}
+
+/// What an estimate is made of, for who wants to see how it came about. Rates are in bits per
+/// second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EstimateParts {
+    /// What delay allows.
+    pub delay_based: u64,
+    /// What loss allows; `None` if it does not bind.
+    pub loss_bound: Option<u64>,
+    /// What the receiver has confirmed lately.
+    pub acknowledged: Option<u64>,
+    /// What could be put to use.
+    pub demand: u64,
+    /// How long the path's queue is believed to be.
+    pub queue: Duration,
+    /// What delay says of the path.
+    pub usage: Usage,
 }
 
 /// Estimates what the path to one subscriber carries.
@@ -77,6 +101,7 @@ pub struct Estimator {
     prober: Prober,
     sent: SentRate,
     queue: QueueDelay,
+    busy: BusyRate,
     demand: u64,
     remb: RembBound,
     rtt: Option<Duration>,
@@ -102,6 +127,7 @@ impl Estimator {
             prober: Prober::new(config.start),
             sent: SentRate::default(),
             queue: QueueDelay::default(),
+            busy: BusyRate::default(),
             demand: 0,
             remb: RembBound::default(),
             rtt: None,
@@ -125,7 +151,7 @@ impl Estimator {
     /// What to send now, bits per second: the estimate, less while a queue has to drain.
     #[must_use]
     pub fn sending_rate(&self, now: Time) -> u64 {
-        let excess = self.queue.delay - DRAIN_FROM_MICROS;
+        let excess = self.queue.delay - self.tolerated();
         if !self.is_draining(now) || excess <= 0 {
             return self.estimate();
         }
@@ -161,6 +187,19 @@ impl Estimator {
     #[must_use]
     pub fn queue_delay(&self) -> Duration {
         Duration::from_micros(self.queue.delay.max(0) as u64)
+    }
+
+    /// What the estimate is made of.
+    #[must_use]
+    pub fn parts(&self) -> EstimateParts {
+        EstimateParts {
+            delay_based: self.aimd.rate(),
+            loss_bound: self.loss.bound(),
+            acknowledged: self.acked.bitrate(),
+            demand: self.demand,
+            queue: self.queue_delay(),
+            usage: self.usage(),
+        }
     }
 
     /// How many bits per second could be put to use. Probes ask for no more.
@@ -229,6 +268,7 @@ impl Estimator {
             losses,
             probes,
             queue,
+            busy,
             ..
         } = self;
         resolve(log, &mut |result| {
@@ -240,6 +280,7 @@ impl Estimator {
             digest.last_sent = digest.last_sent.max(Some(result.sent));
             delay.on_packet(result.sent, arrival);
             queue.on_packet(result.sent, arrival);
+            busy.on_packet(arrival, queue.delay, result.bytes);
             acked.on_packet(arrival, result.bytes, digest.idle);
             if let Some(id) = result.probe {
                 digest.probe = probes.on_packet(id, &result).or(digest.probe);
@@ -314,7 +355,8 @@ impl Estimator {
         let seen = Observation {
             usage,
             acked: self.acked.bitrate(),
-            acked_when_full: self.acked.bitrate_when_full(),
+            busy: self.busy.bitrate(),
+            sustained: self.busy.standing(self.queue.delay),
             rtt,
             idle: digest.idle,
         };
@@ -326,16 +368,23 @@ impl Estimator {
         self.loss.update(now, before, rtt);
     }
 
+    /// How long a queue may be without being congestion, microseconds.
+    fn tolerated(&self) -> i64 {
+        match self.busy.sustained() {
+            Some(_) => SHORT_QUEUE_MICROS,
+            None => BURST_QUEUE_MICROS,
+        }
+    }
+
     /// What delay says, with what is known of the queue's length.
     fn judge(&mut self) -> Usage {
         if self.queue.has_jumped() {
             return Usage::Over;
         }
-        let short = self.queue.delay <= DRAIN_FROM_MICROS;
+        let short = self.queue.delay <= self.tolerated();
         match self.delay.usage() {
             // The queue was drained; the regression still sees the slope of that.
             Usage::Under if short => Usage::Normal,
-            // A queue this short is the pacing of frames, not congestion.
             Usage::Over if short => Usage::Normal,
             usage => usage,
         }
@@ -347,7 +396,7 @@ impl Estimator {
 
     fn on_probe_result(&mut self, now: Time, shown: u64, asked: u64, before: u64) {
         let whole =
-            shown as f64 >= asked as f64 * PROBE_SUCCESS && self.queue.delay <= DRAIN_FROM_MICROS;
+            shown as f64 >= asked as f64 * PROBE_SUCCESS && self.queue.delay <= SHORT_QUEUE_MICROS;
         let found = shown as f64 > before as f64 * PROBE_GAIN;
         if found && self.delay.usage() != Usage::Over {
             let rate = if whole {

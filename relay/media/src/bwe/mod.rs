@@ -33,7 +33,7 @@ pub use allocator::{
 };
 pub use ccfb_receiver::CcfbReceiver;
 pub use delay::Usage;
-pub use estimator::{Estimator, EstimatorConfig};
+pub use estimator::{EstimateParts, Estimator, EstimatorConfig};
 pub use losses::LostPacket;
 pub use probe::{ProbeCluster, ProbeId};
 pub use receive_estimator::ReceiveEstimator;

@@ -8,7 +8,7 @@ use super::acked::AckedBitrate;
 use super::aimd::{Aimd, Observation};
 use super::delay::{DelayDetector, Usage};
 use super::estimator::EstimatorConfig;
-use super::path::QueueDelay;
+use super::path::{BusyRate, QueueDelay};
 use sealcast_model::Time;
 use sealcast_rtp::ext::AbsSendTime;
 use std::time::Duration;
@@ -39,6 +39,7 @@ pub struct ReceiveEstimator {
     clock: SendClock,
     delay: DelayDetector,
     queue: QueueDelay,
+    busy: BusyRate,
     acked: AckedBitrate,
     aimd: Aimd,
     last_packet: Time,
@@ -54,6 +55,7 @@ impl Default for ReceiveEstimator {
             clock: SendClock::default(),
             delay: DelayDetector::new(),
             queue: QueueDelay::default(),
+            busy: BusyRate::default(),
             acked: AckedBitrate::default(),
             aimd: Aimd::new(config.start),
             last_packet: Time::ZERO,
@@ -70,6 +72,7 @@ impl ReceiveEstimator {
         let micros = i64::try_from(arrival.as_micros()).unwrap_or(i64::MAX);
         self.delay.on_packet(sent, micros);
         self.queue.on_packet(sent, micros);
+        self.busy.on_packet(micros, self.queue.delay, bytes);
         self.acked.on_packet(micros, bytes, false);
         self.last_packet = arrival;
         if self.due == Time::NEVER {
@@ -98,7 +101,8 @@ impl ReceiveEstimator {
         let seen = Observation {
             usage: self.judge(),
             acked: self.acked.bitrate(),
-            acked_when_full: self.acked.bitrate_when_full(),
+            busy: self.busy.bitrate(),
+            sustained: self.busy.standing(self.queue.delay),
             rtt,
             idle: false,
         };

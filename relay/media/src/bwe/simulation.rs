@@ -2,7 +2,7 @@
 //! the field judges an estimator by.
 
 use super::{Estimator, EstimatorConfig, SentPacket, TwccReceiver};
-use crate::pacing::{Class, Departure, PADDING_BYTES, Pacer};
+use crate::pacing::{Departure, Order, PADDING_BYTES, Pacer};
 use sealcast_model::Time;
 use sealcast_netsim::{Link, LinkConfig, Loss, Rate, Rng};
 use sealcast_rtp::rtcp::{Compound, Packet, RtcpWriter};
@@ -51,7 +51,7 @@ impl Flow {
         let mut estimator = Estimator::new(EstimatorConfig::default());
         estimator.set_demand(demand);
         Flow {
-            pacer: Pacer::new(estimator.estimate()),
+            pacer: Pacer::new(),
             estimator,
             receiver: TwccReceiver::new(),
             demand,
@@ -67,8 +67,11 @@ impl Flow {
     fn send(&mut self, now: Time, index: usize, link: &mut Link<Forward>) {
         self.estimator.handle_timeout(now);
         let rate = self.estimator.sending_rate(now);
-        self.pacer.set_rate(now, rate);
-        if let Some(cluster) = self.estimator.poll_probe(now) {
+        self.pacer.set_rate(now, Some(rate));
+        // Without media there is no stream to pad.
+        if self.sequence > 0
+            && let Some(cluster) = self.estimator.poll_probe(now)
+        {
             self.pacer.start_probe(now, cluster);
         }
         if now >= self.next_frame {
@@ -76,12 +79,11 @@ impl Flow {
             self.make_frame(now, rate.min(self.demand));
         }
         while let Some(departure) = self.pacer.poll(now) {
-            let (bytes, probe, media) = match departure {
-                Departure::Packet { packet, probe } => {
-                    (packet, probe, usize::from(packet) - OVERHEAD)
-                }
-                Departure::Padding { probe } => (PADDING_BYTES + OVERHEAD as u16, Some(probe), 0),
+            let (bytes, media) = match departure {
+                Departure::Packet(bytes) => (bytes, usize::from(bytes) - OVERHEAD),
+                Departure::Padding => (PADDING_BYTES + OVERHEAD as u16, 0),
             };
+            let probe = self.pacer.on_sent(now, bytes);
             let sequence_number = self.sequence;
             self.sequence = self.sequence.wrapping_add(1);
             let number = self.estimator.on_sent(SentPacket {
@@ -113,7 +115,7 @@ impl Flow {
             left -= part;
             let bytes = (part + OVERHEAD).min(1_200) as u16;
             self.pacer
-                .enqueue(now, Class::Video, bytes, bytes)
+                .hold(now, bytes, bytes, |_| Order::Before)
                 .expect("the pacer keeps up");
         }
     }

@@ -4,6 +4,7 @@
 //! track is sent whole or not at all, and if not, its client and a counter are told.
 
 use super::Engine;
+use super::departures::plan_departure;
 use super::repair::retransmission;
 use crate::api::{Egress, MediaEvent, PacketMeta, PeerKey};
 use crate::bwe::Subscription as Wish;
@@ -187,13 +188,17 @@ impl Engine {
                 grants.push(grant(subscription, wish, decision, simulcast));
             }
         }
-        if self.can_probe(key)
-            && let Some(control) = self.control(key)
+        let probes = self.can_probe(key);
+        if let Some(control) = self
+            .downlinks
+            .get_mut(key as usize)
+            .and_then(|d| d.control.as_deref_mut())
         {
-            control.poll_probe(now);
-            if let Some(due) = control.probe_due() {
-                self.timers.set(due, Timer::Probe(key));
+            control.set_pace(now);
+            if probes {
+                control.poll_probe(now);
             }
+            plan_departure(&mut self.timers, now, key, control);
         }
         for grant in grants.drain(..) {
             self.apply(grant);
@@ -259,27 +264,29 @@ impl Engine {
             })
     }
 
-    /// Sends the padding that probes want.
+    /// Sends the padding that probes want, where no media waits that could take its place.
     pub(super) fn send_probes<E: Egress>(&mut self, now: Time, egress: &mut E) {
-        let mut probing = std::mem::take(&mut self.probing);
-        for key in probing.drain(..) {
+        let mut departing = std::mem::take(&mut self.departing);
+        for key in departing.drain(..) {
             for _ in 0..PADDING_PER_TURN {
-                let due = self.control(key).and_then(|control| control.probe_due());
-                if due.is_none_or(|due| due > now) {
+                let pacer = self.control(key).map(|control| &mut control.pacer);
+                let due = pacer.filter(|p| p.is_empty()).and_then(|p| p.poll(now));
+                if due.is_none() {
                     break;
                 }
                 if self.pad(now, key, egress).is_none() {
                     if let Some(control) = self.control(key) {
-                        control.abandon_probe();
+                        control.pacer.stop_probe();
                     }
                     break;
                 }
             }
-            if let Some(due) = self.control(key).and_then(|control| control.probe_due()) {
-                self.timers.set(due, Timer::Probe(key));
+            let downlink = self.downlinks.get_mut(key as usize);
+            if let Some(control) = downlink.and_then(|d| d.control.as_deref_mut()) {
+                plan_departure(&mut self.timers, now, key, control);
             }
         }
-        self.probing = probing;
+        self.departing = departing;
     }
 
     /// Sends one packet of padding on a retransmission stream, where it disturbs no numbering.
@@ -449,7 +456,11 @@ fn fill(
                     .get_mut(spatial * TEMPORAL + temporal)
                     .filter(|_| within)
                 {
-                    *layer = LayerRate { bitrate, height };
+                    *layer = LayerRate {
+                        bitrate,
+                        height,
+                        spatial: spatial as u8,
+                    };
                 }
             }
         }

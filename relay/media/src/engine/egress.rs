@@ -1,31 +1,31 @@
 //! Outgoing RTP: each stream's packets to each of its subscriptions.
 
 use super::Engine;
+use super::departures::plan_departure;
 use super::tracks::want_keyframe;
 use crate::api::{Egress, PacketMeta, PeerKey};
 use crate::downlink::Downlink;
 use crate::frame::{Descriptor, PictureNumbers, Rewritten};
 use crate::header::PacketFields;
-use crate::inbox::{Entry, Inbox, Incoming, Row};
+use crate::inbox::{Entry, Incoming, Row};
 use crate::layers::{DecodeTargets, Selection};
-use crate::limits::HEADER_MAX;
+use crate::limits::{HEADER_MAX, POOL_RESERVE};
 use crate::peer::Peer;
 use crate::rewriter::{Attachment, StreamLife};
 use crate::slab::Slab;
 use crate::stream::RtpStream;
 use crate::subscription::{RedTypes, Subscription};
+use crate::track::Track;
 use sealcast_model::{
     Counter, MediaKind, NtpClock, PacketBuf, PacketPool, ShardStats, Source, Time, TrackId,
 };
 use sealcast_rtp::ext::AbsSendTime;
 
 /// What all packets of one stream in one flush have in common.
-struct Run<'a> {
-    now: Time,
-    inbox: &'a Inbox,
-    row: Row,
-    life: StreamLife,
-    stats: &'a ShardStats,
+pub(super) struct Run<'a> {
+    pub(super) now: Time,
+    pub(super) life: StreamLife,
+    pub(super) stats: &'a ShardStats,
     source: Source,
     track: TrackId,
     send_time: [u8; 3],
@@ -40,6 +40,8 @@ struct Run<'a> {
 struct Sent {
     packets: u64,
     bytes: u64,
+    /// Entries of the row from here on have to wait.
+    held_from: Option<usize>,
 }
 
 impl Engine {
@@ -81,24 +83,13 @@ impl Engine {
             return;
         };
         let publisher = self.peers.get(key as usize).and_then(Option::as_deref);
-        let run = Run {
-            now,
-            inbox: &self.inbox,
-            row,
-            life,
-            stats: &self.stats,
-            source: track.source,
-            track: track.id,
-            send_time: AbsSendTime::from_micros(now.as_micros()).to_bytes(),
-            capture_offset: publisher
-                .and_then(|p| p.clock.to_relay(0))
-                .unwrap_or(0)
-                .wrapping_neg(),
-            targets: self.streams.get(index).and_then(RtpStream::decode_targets),
-        };
+        let targets = self.streams.get(index).and_then(RtpStream::decode_targets);
+        let run = Run::new(now, life, &self.stats, track, publisher, targets);
         let mut keyframe_wanted = false;
         let mut header = [0; HEADER_MAX];
         let mut ahead = Ahead::of(&track.subscriptions);
+        // What waits is kept in the history, which gives up first when the pool runs low.
+        let pressed = pool.available() < pool.capacity() / POOL_RESERVE;
         for subscription in &track.subscriptions {
             ahead.fetch(&self.subscriptions, &self.downlinks, egress);
             let Some(sub) = self
@@ -108,27 +99,37 @@ impl Engine {
             else {
                 continue;
             };
-            let skip = if sub.rewriter.source() == Some(life) {
-                0
-            } else if sub.target == Some(index) {
-                match join(sub, &run, &self.streams, publisher, &self.clock) {
-                    Some(skip) => skip,
-                    None => {
-                        keyframe_wanted |= sub.kind == MediaKind::Video;
-                        continue;
-                    }
-                }
-            } else {
+            let attached = sub.rewriter.source() == Some(life);
+            if !attached && sub.target != Some(index) {
                 continue;
-            };
+            }
             let Some(downlink) = self.downlinks.get_mut(sub.peer as usize) else {
                 continue;
             };
-            let sent = run.send(sub, downlink, skip, &mut header, pool, egress);
-            keyframe_wanted |= sub.layers.take_keyframe_wish();
-            self.stats
-                .media(track.source)
-                .forwarded(sent.packets, sent.bytes);
+            let entries = || self.inbox.iter(row, life.epoch);
+            let mut held_from = Some(0);
+            if attached || sub.kind == MediaKind::Audio || pressed || downlink.may_pass(now) {
+                let skip = match attached {
+                    true => Some(0),
+                    false => join(sub, &run, entries(), &self.streams, publisher, &self.clock),
+                };
+                let Some(skip) = skip else {
+                    keyframe_wanted |= sub.kind == MediaKind::Video;
+                    continue;
+                };
+                let rest = entries().enumerate().skip(skip);
+                let sent = run.send(sub, downlink, rest, pressed, &mut header, pool, egress);
+                keyframe_wanted |= sub.layers.take_keyframe_wish();
+                self.stats
+                    .media(track.source)
+                    .forwarded(sent.packets, sent.bytes);
+                held_from = sent.held_from;
+            }
+            if let Some((from, control)) = held_from.zip(downlink.control.as_deref_mut()) {
+                let rest = entries().skip(from);
+                keyframe_wanted |= run.hold(*subscription, sub, control, rest, &mut self.overrun);
+                plan_departure(&mut self.timers, now, sub.peer, control);
+            }
         }
         let keep = track.source.kind() == MediaKind::Video && track.is_wanted();
         let mirrored = !track.satellites.is_empty();
@@ -141,24 +142,41 @@ impl Engine {
         if keep {
             self.remember(now, pool, index, row);
         }
+        self.void_overrun();
     }
 }
 
 /// Turns a subscription to a stream at the first packet where it can be joined; returns how many
 /// entries of the row come before that, or `None` if there is no such packet.
-fn join(
+fn join<'a>(
     sub: &mut Subscription,
     run: &Run<'_>,
+    entries: impl Iterator<Item = &'a Entry>,
     streams: &Slab<RtpStream>,
     publisher: Option<&Peer>,
     clock: &NtpClock,
 ) -> Option<usize> {
-    let (skip, sequence, packet) = run
-        .inbox
-        .iter(run.row, run.life.epoch)
-        .enumerate()
-        .filter(|(_, entry)| !sub.rewriter.has_passed(run.life, entry.sequence))
-        .find_map(|(at, entry)| Some((at, entry.sequence, joinable(sub, entry)?)))?;
+    let (skip, sequence, packet) = entries.enumerate().find_map(|(at, entry)| {
+        let (_, packet) = entry.packet.as_ref()?;
+        if sub.rewriter.has_passed(run.life, entry.sequence) {
+            return None;
+        }
+        joinable(sub, packet).then_some((at, entry.sequence, packet))
+    })?;
+    attach(sub, run, sequence, packet, streams, publisher, clock)?;
+    Some(skip)
+}
+
+/// Turns a subscription to a stream from this packet on.
+pub(super) fn attach(
+    sub: &mut Subscription,
+    run: &Run<'_>,
+    sequence: u64,
+    packet: &Incoming,
+    streams: &Slab<RtpStream>,
+    publisher: Option<&Peer>,
+    clock: &NtpClock,
+) -> Option<()> {
     let stream = streams.get(run.life.stream)?;
     let point = publisher.and_then(|publisher| stream.clock_point(publisher.clock));
     let captured = match point {
@@ -174,14 +192,13 @@ fn join(
         aligned,
     });
     sub.layers.attach();
-    Some(skip)
+    Some(())
 }
 
-/// The entry's packet, if a receiver can start with it.
-fn joinable<'a>(sub: &Subscription, entry: &'a Entry) -> Option<&'a Incoming> {
-    let (_, packet) = entry.packet.as_ref()?;
+/// Whether a receiver can start with this packet.
+pub(super) fn joinable(sub: &Subscription, packet: &Incoming) -> bool {
     let takes = sub.payload_types.get(packet.codec).is_some();
-    (takes && (packet.key || sub.kind == MediaKind::Audio)).then_some(packet)
+    takes && (packet.key || sub.kind == MediaKind::Audio)
 }
 
 /// The outgoing timestamp that continues the current source exactly, where both are streams of
@@ -272,66 +289,127 @@ impl<'a> Ahead<'a> {
     }
 }
 
-impl Run<'_> {
-    /// Sends the row, but for its first `skip` entries, to one subscription.
-    fn send<E: Egress>(
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        now: Time,
+        life: StreamLife,
+        stats: &'a ShardStats,
+        track: &Track,
+        publisher: Option<&Peer>,
+        targets: Option<&'a DecodeTargets>,
+    ) -> Self {
+        let offset = publisher.and_then(|publisher| publisher.clock.to_relay(0));
+        Run {
+            now,
+            life,
+            stats,
+            source: track.source,
+            track: track.id,
+            send_time: AbsSendTime::from_micros(now.as_micros()).to_bytes(),
+            capture_offset: offset.unwrap_or(0).wrapping_neg(),
+            targets,
+        }
+    }
+
+    /// Sends entries of a row to one subscription, as far as its pacer lets them. `all`: whatever
+    /// the pacer says.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call site; a struct of these would be built per subscription"
+    )]
+    fn send<'e, E: Egress>(
         &self,
         sub: &mut Subscription,
         downlink: &mut Downlink,
-        skip: usize,
+        entries: impl Iterator<Item = (usize, &'e Entry)>,
+        all: bool,
         header: &mut [u8; HEADER_MAX],
         pool: &mut PacketPool,
         egress: &mut E,
     ) -> Sent {
         let mut sent = Sent::default();
-        for entry in self.inbox.iter(self.row, self.life.epoch).skip(skip) {
+        let paced = sub.kind == MediaKind::Video && !all;
+        for (at, entry) in entries {
+            // What comes late is missed already, and is asked for: it does not wait.
+            if paced
+                && !sub.rewriter.has_passed(self.life, entry.sequence)
+                && !downlink.may_pass(self.now)
+            {
+                sent.held_from.get_or_insert(at);
+            }
+            if sent.held_from.is_some() && !sub.rewriter.has_passed(self.life, entry.sequence) {
+                continue;
+            }
             let Some((buf, packet)) = &entry.packet else {
                 sub.rewriter.skip(entry.sequence);
                 continue;
             };
-            let Some(payload_type) = sub.payload_types.get(packet.codec) else {
-                self.stats.add(Counter::DropCodec, 1);
-                sub.rewriter.skip(entry.sequence);
-                continue;
-            };
-            let Selection::Forward { ends_picture } =
-                sub.layers
-                    .select(&packet.layers, packet.timestamp, self.targets)
-            else {
-                leave_out(sub, entry.sequence, packet);
-                continue;
-            };
-            // From before the join, or later than the rewriter remembers.
-            let Some(index) = sub.rewriter.map(entry.sequence) else {
-                continue;
-            };
-            let red = match packet.descriptor {
-                Descriptor::Red(_) if !downlink.is_lean() => sub.payload_types.red,
-                _ => None,
-            };
-            let fields = PacketFields {
-                marker: packet.marker || ends_picture,
-                payload_type: red.map_or(payload_type, |types| types.packet),
-                sequence_number: index as u16,
-                timestamp: sub.rewriter.timestamp(packet.timestamp),
-                send_time: self.send_time,
-                transport_cc: downlink.next(),
-                frame_number: packet
-                    .frame_number
-                    .map(|number| sub.rewriter.frame_number.map(number)),
-                active_targets: packet
-                    .frame_number
-                    .and_then(|number| sub.layers.active_targets(number)),
-                capture_offset: self.capture_offset,
-            };
-            let len = self.send_one(sub, index, &fields, red, header, buf, packet, pool, egress);
-            if downlink.notes(sub.template.numbers_transport()) {
-                downlink.on_sent(self.now, sub.ssrc, index as u16, len as usize);
+            let sequence = entry.sequence;
+            if let Some(len) =
+                self.send_packet(sub, downlink, sequence, buf, packet, header, pool, egress)
+            {
+                sent.bytes += len;
+                sent.packets += 1;
             }
-            sent.bytes += len;
-            sent.packets += 1;
         }
         sent
+    }
+
+    /// Sends a packet of the subscription's source, if its layers are wanted; returns its length.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "two call sites; a struct of these would be built per packet"
+    )]
+    #[inline]
+    pub(super) fn send_packet<E: Egress>(
+        &self,
+        sub: &mut Subscription,
+        downlink: &mut Downlink,
+        sequence: u64,
+        buf: &PacketBuf,
+        packet: &Incoming,
+        header: &mut [u8; HEADER_MAX],
+        pool: &mut PacketPool,
+        egress: &mut E,
+    ) -> Option<u64> {
+        let Some(payload_type) = sub.payload_types.get(packet.codec) else {
+            self.stats.add(Counter::DropCodec, 1);
+            sub.rewriter.skip(sequence);
+            return None;
+        };
+        let Selection::Forward { ends_picture } =
+            sub.layers
+                .select(&packet.layers, packet.timestamp, self.targets)
+        else {
+            leave_out(sub, sequence, packet);
+            return None;
+        };
+        // From before the join, or later than the rewriter remembers.
+        let index = sub.rewriter.map(sequence)?;
+        let red = match packet.descriptor {
+            Descriptor::Red(_) if !downlink.is_lean() => sub.payload_types.red,
+            _ => None,
+        };
+        let fields = PacketFields {
+            marker: packet.marker || ends_picture,
+            payload_type: red.map_or(payload_type, |types| types.packet),
+            sequence_number: index as u16,
+            timestamp: sub.rewriter.timestamp(packet.timestamp),
+            send_time: self.send_time,
+            transport_cc: downlink.next(),
+            frame_number: packet
+                .frame_number
+                .map(|number| sub.rewriter.frame_number.map(number)),
+            active_targets: packet
+                .frame_number
+                .and_then(|number| sub.layers.active_targets(number)),
+            capture_offset: self.capture_offset,
+        };
+        let len = self.send_one(sub, index, &fields, red, header, buf, packet, pool, egress);
+        if downlink.notes(sub.template.numbers_transport()) {
+            downlink.on_sent(self.now, sub.ssrc, index as u16, len as usize);
+        }
+        Some(len)
     }
 
     /// Writes one header and hands the packet over; returns its length. Without `red`, what is new

@@ -8,6 +8,7 @@
 mod arrivals;
 mod attention;
 mod bandwidth;
+mod departures;
 mod egress;
 mod feedback;
 mod ingress;
@@ -20,7 +21,7 @@ mod tracks;
 use self::bandwidth::Grant;
 use self::mirror::Mirroring;
 use self::repair::Resend;
-use crate::api::{Egress, LayerLimit, MediaEvent, PeerKey};
+use crate::api::{Egress, LayerLimit, MediaEvent, PathState, PeerKey};
 use crate::config::MediaConfig;
 use crate::downlink::Downlink;
 use crate::inbox::Inbox;
@@ -79,8 +80,10 @@ pub struct Engine {
     arriving: Vec<u32>,
     /// Peers whose bandwidth is to be divided anew.
     allocating: Vec<u32>,
-    /// Peers whose probes want packets.
-    probing: Vec<u32>,
+    /// Peers whose pacers have something due.
+    departing: Vec<u32>,
+    /// Subscriptions that what waited for them was taken from.
+    overrun: Vec<u32>,
     /// The timer that reviews encodings is set.
     reviewing: bool,
     /// Tracks of several encodings, while they are reviewed.
@@ -125,7 +128,8 @@ impl Engine {
             nacking: Vec::new(),
             arriving: Vec::new(),
             allocating: Vec::new(),
-            probing: Vec::new(),
+            departing: Vec::new(),
+            overrun: Vec::new(),
             reviewing: false,
             simulcasts: Vec::new(),
             grants: Vec::new(),
@@ -336,6 +340,7 @@ impl Engine {
         self.allocate_all(now);
         self.resend_all(now, pool, egress);
         self.repair_mirrors(pool, egress);
+        self.depart_all(now, pool, egress);
         self.forward_all(now, pool, egress);
         self.bury(pool);
         self.send_nacks(now, egress);
@@ -369,7 +374,12 @@ impl Engine {
                     }
                 }
                 Timer::Bandwidth(key) => self.on_bandwidth_turn(now, key),
-                Timer::Probe(key) => self.probing.push(key),
+                Timer::Pace(key) => {
+                    if let Some(control) = self.control(key) {
+                        control.pace_timer = Time::NEVER;
+                        self.departing.push(key);
+                    }
+                }
                 Timer::Attention(room) => self.on_attention(now, room),
                 Timer::Review => self.review_encodings(now),
                 Timer::Sweep => self.sweep(now),
@@ -404,6 +414,14 @@ impl Engine {
     pub fn path_estimate(&self, peer: PeerKey) -> Option<u64> {
         let control = self.downlinks.get(peer.0 as usize)?.control.as_deref()?;
         control.heard.then(|| control.estimator.estimate())
+    }
+
+    /// What is known of the path to this peer, and what is made of it; `None` if it is not
+    /// controlled. For tests and traces.
+    #[must_use]
+    pub fn path_state(&self, peer: PeerKey) -> Option<PathState> {
+        let control = self.downlinks.get(peer.0 as usize)?.control.as_deref()?;
+        Some(control.state())
     }
 
     /// The next thing to tell, in the order it happened.

@@ -1,71 +1,60 @@
 //! When packets leave for one subscriber.
 //!
-//! A frame that fits the path leaves at once. What is larger than that, as a key frame is, is
-//! spread at a multiple of the estimate, so that it does not fill the bottleneck's queue and lose
-//! its own tail. Audio never waits. Nothing but a probe makes padding.
+//! A frame that fits the path leaves at once, without being queued. What is larger than that, as a
+//! key frame is, is spread at a multiple of the estimate, so that it does not fill the bottleneck's
+//! queue and lose its own tail. Audio and what is sent again never wait, but what they take counts.
+//! Nothing but a probe makes padding.
 
 use crate::bwe::{ProbeCluster, ProbeId};
+use crate::limits::PACED_MAX;
 use sealcast_model::Time;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Packets leave at this multiple of the estimate while a queue is being emptied (libwebrtc's
-/// default: fast enough not to delay a key frame, slow enough for a path's own queue).
-const PACING_FACTOR: f64 = 2.5;
+/// Packets leave at this multiple of the estimate while a queue is being emptied. libwebrtc has 2.5:
+/// its encoder keeps to the rate that it is given. Here key frames of several cameras may come
+/// together, and what leaves faster than the bottleneck takes it only waits there instead.
+const PACING_FACTOR: f64 = 1.5;
 
 /// This much of the estimate may leave at once: a frame of 25 per second that uses all of it.
 const BURST: Duration = Duration::from_millis(40);
 
 /// A burst is never smaller than this: a few packets, whatever the estimate.
-const MIN_BURST_BYTES: u64 = 6_000;
+const MIN_BURST_BYTES: f64 = 6_000.0;
 
 /// No packet waits longer: the rate is raised until the queue empties in this time. A stream that
 /// does not fit is the allocator's to stop, not the pacer's to delay.
 const MAX_WAIT: Duration = Duration::from_millis(250);
 
-/// Packets that wait at most, over all classes: a second of 20 Mbit/s. More is refused.
-const MAX_QUEUED: usize = 2_048;
-
-/// Packets queued without a lock on memory: the queues are made this large at start.
-const INITIAL_CAPACITY: usize = 64;
-
 /// Payload of a padding packet. RTP padding counts to 255 (RFC 3550, section 5.1).
 pub const PADDING_BYTES: u16 = 255;
-
-/// What a packet is, in the order in which classes leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
-    /// Audio: never waits.
-    Audio,
-    /// A packet sent again: its frame is late already.
-    Retransmission,
-    /// Video.
-    Video,
-}
 
 /// Something to send now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Departure<P> {
-    /// A queued packet.
-    Packet {
-        /// What was queued.
-        packet: P,
-        /// The cluster it is part of, for the send log.
-        probe: Option<ProbeId>,
-    },
+    /// A packet that waited.
+    Packet(P),
     /// A padding packet of [`PADDING_BYTES`], to fill a probe.
-    Padding {
-        /// The cluster it is part of.
-        probe: ProbeId,
-    },
+    Padding,
 }
 
-/// The pacer refused a packet: 2,048 are waiting.
+/// The pacer refused a packet: [`PACED_MAX`] are waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueFull<P>(
-    /// The packet, to be given back to its pool.
+    /// The packet.
     pub P,
 );
+
+/// How a packet that waits stands to one that is to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// It leaves before the new one.
+    Before,
+    /// It leaves after the new one, which came late.
+    After,
+    /// Either may leave first: it is of another stream.
+    Free,
+}
 
 #[derive(Debug)]
 struct Waiting<P> {
@@ -84,43 +73,51 @@ struct ActiveProbe {
 
 /// The pacer of one subscriber.
 ///
-/// Contract: [`set_rate`](Self::set_rate) when the estimate changes, [`enqueue`](Self::enqueue)
-/// what is to leave, then [`poll`](Self::poll) until it gives nothing, and again at
-/// [`poll_timeout`](Self::poll_timeout).
+/// Contract: [`set_rate`](Self::set_rate) when the estimate changes. A packet for which
+/// [`may_pass`](Self::may_pass) is sent at once; any other is put to [`hold`](Self::hold), and so
+/// are those after it. [`poll`](Self::poll) gives what leaves, until it gives nothing, and again at
+/// [`poll_timeout`](Self::poll_timeout). [`on_sent`](Self::on_sent) is called for every packet that
+/// leaves, whether it waited or not.
 #[derive(Debug)]
 pub struct Pacer<P> {
-    queues: [VecDeque<Waiting<P>>; 3],
+    queue: VecDeque<Waiting<P>>,
     queued_bytes: u64,
-    /// Estimate, bits per second.
-    rate: u64,
+    /// Estimate, bits per second; `None` if nothing is to wait.
+    rate: Option<u64>,
     /// Bytes sent ahead of the pace; they drain at the pacing rate.
     debt: f64,
     drained_at: Time,
     probe: Option<ActiveProbe>,
-    /// The last packet of media that left or was queued. Padding needs a stream to pad.
-    has_media: bool,
+}
+
+impl<P> Default for Pacer<P> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl<P> Pacer<P> {
-    /// A pacer for an estimate of `rate` bits per second.
+    /// A pacer that lets everything pass until a rate is set.
     #[must_use]
-    pub fn new(rate: u64) -> Self {
+    pub fn new() -> Self {
         Pacer {
-            queues: [const { VecDeque::new() }; 3]
-                .map(|_: VecDeque<()>| VecDeque::with_capacity(INITIAL_CAPACITY)),
+            queue: VecDeque::new(),
             queued_bytes: 0,
-            rate: rate.max(1),
+            rate: None,
             debt: 0.0,
             drained_at: Time::ZERO,
             probe: None,
-            has_media: false,
         }
     }
 
-    /// The estimate is now `rate` bits per second.
-    pub fn set_rate(&mut self, now: Time, rate: u64) {
+    /// The estimate is now `rate` bits per second; `None`: nothing is known that would make a
+    /// packet wait.
+    pub fn set_rate(&mut self, now: Time, rate: Option<u64>) {
         self.drain(now);
-        self.rate = rate.max(1);
+        self.rate = rate.map(|rate| rate.max(1));
+        if self.rate.is_none() {
+            self.debt = 0.0;
+        }
     }
 
     /// Sends a cluster from now on. One that is under way is given up for it.
@@ -133,40 +130,76 @@ impl<P> Pacer<P> {
         });
     }
 
-    /// Queues a packet of `bytes` on the wire.
+    /// Gives the cluster under way up.
+    pub fn stop_probe(&mut self) {
+        self.probe = None;
+    }
+
+    /// Whether a cluster is under way.
+    #[must_use]
+    pub fn is_probing(&self) -> bool {
+        self.probe.is_some()
+    }
+
+    /// Whether a packet may leave at `now` without waiting: nothing waits, and there is room.
+    #[inline]
+    #[must_use]
+    pub fn may_pass(&mut self, now: Time) -> bool {
+        let Some(rate) = self.rate.filter(|_| self.queue.is_empty()) else {
+            return self.queue.is_empty();
+        };
+        self.drain(now);
+        self.debt <= burst_bytes(rate)
+    }
+
+    /// Makes a packet of `bytes` on the wire wait. `order` tells how those that wait stand to it;
+    /// it goes to the end of the queue, or before the first one that has to leave after it.
     ///
     /// # Errors
     /// [`QueueFull`] gives the packet back.
-    pub fn enqueue(
+    pub fn hold(
         &mut self,
         now: Time,
-        class: Class,
         bytes: u16,
         packet: P,
+        order: impl Fn(&P) -> Order,
     ) -> Result<(), QueueFull<P>> {
-        if self.len() >= MAX_QUEUED {
+        if self.queue.len() >= PACED_MAX {
             return Err(QueueFull(packet));
         }
-        self.queues[class as usize].push_back(Waiting {
+        let mut place = self.queue.len();
+        for (at, waiting) in self.queue.iter().enumerate().rev() {
+            match order(&waiting.packet) {
+                Order::Before => break,
+                Order::After => place = at,
+                Order::Free => {}
+            }
+        }
+        let waiting = Waiting {
             packet,
             bytes,
             since: now,
-        });
+        };
+        self.queue.insert(place, waiting);
         self.queued_bytes += u64::from(bytes);
-        self.has_media = true;
         Ok(())
+    }
+
+    /// The packets that wait, in the order in which they will leave.
+    pub fn waiting(&self) -> impl DoubleEndedIterator<Item = &P> {
+        self.queue.iter().map(|waiting| &waiting.packet)
     }
 
     /// Packets that wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.queues.iter().map(VecDeque::len).sum()
+        self.queue.len()
     }
 
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.queue.is_empty()
     }
 
     /// Bytes that wait.
@@ -175,115 +208,98 @@ impl<P> Pacer<P> {
         self.queued_bytes
     }
 
-    /// Takes out every waiting packet for which `keep` says no, as when a subscription ends. Each
-    /// goes to `dropped`, to be given back to its pool.
-    pub fn retain(&mut self, mut keep: impl FnMut(&P) -> bool, mut dropped: impl FnMut(P)) {
-        for queue in &mut self.queues {
-            for _ in 0..queue.len() {
-                let Some(waiting) = queue.pop_front() else {
-                    break;
-                };
-                if keep(&waiting.packet) {
-                    queue.push_back(waiting);
-                } else {
-                    self.queued_bytes -= u64::from(waiting.bytes);
-                    dropped(waiting.packet);
-                }
-            }
-        }
+    /// Takes out every packet for which `keep` says no.
+    pub fn retain(&mut self, mut keep: impl FnMut(&P) -> bool) {
+        let queued_bytes = &mut self.queued_bytes;
+        self.queue.retain(|waiting| {
+            let kept = keep(&waiting.packet);
+            *queued_bytes -= u64::from(waiting.bytes) * u64::from(!kept);
+            kept
+        });
     }
 
     /// What leaves now; `None` if nothing does before [`poll_timeout`](Self::poll_timeout).
     pub fn poll(&mut self, now: Time) -> Option<Departure<P>> {
         self.drain(now);
-        let due = self.due();
-        let class = self.queues.iter().position(|q| !q.is_empty());
-        if due > now {
+        if self.poll_timeout() > now {
             return None;
         }
-        let probe = self.probe.as_ref().map(|p| p.cluster.id);
-        match (class, probe) {
-            (None, None) => None,
-            (None, Some(probe)) => {
-                self.account(now, PADDING_BYTES);
-                Some(Departure::Padding { probe })
-            }
-            (Some(class), probe) => {
-                let waiting = self.queues[class].pop_front()?;
+        match self.queue.pop_front() {
+            Some(waiting) => {
                 self.queued_bytes -= u64::from(waiting.bytes);
-                self.account(now, waiting.bytes);
-                Some(Departure::Packet {
-                    packet: waiting.packet,
-                    probe,
-                })
+                Some(Departure::Packet(waiting.packet))
             }
+            None => Some(Departure::Padding),
         }
     }
 
     /// When something leaves next; [`Time::NEVER`] if nothing waits.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        self.due()
+        self.media_due().min(self.probe_due())
     }
 
-    fn due(&self) -> Time {
-        if !self.queues[Class::Audio as usize].is_empty() {
-            return Time::ZERO;
-        }
-        if let Some(probe) = self.probe.as_ref().filter(|_| self.has_media) {
-            return probe.started + time_for(probe.sent_bytes, probe.cluster.rate as f64);
-        }
-        if self.is_empty() {
+    fn media_due(&self) -> Time {
+        if self.queue.is_empty() {
             return Time::NEVER;
         }
-        let excess = self.debt - self.burst_bytes();
+        let excess = self.rate.map_or(0.0, |rate| self.debt - burst_bytes(rate));
         if excess <= 0.0 {
             return Time::ZERO;
         }
-        let bytes = excess.ceil() as u64;
-        self.drained_at + time_for(bytes, self.pace())
+        self.drained_at + time_for(excess.ceil() as u64, self.pace())
     }
 
-    fn burst_bytes(&self) -> f64 {
-        (self.rate as f64 / 8.0 * BURST.as_secs_f64()).max(MIN_BURST_BYTES as f64)
+    fn probe_due(&self) -> Time {
+        self.probe.as_ref().map_or(Time::NEVER, |probe| {
+            probe.started + time_for(probe.sent_bytes, probe.cluster.rate as f64)
+        })
+    }
+
+    /// A packet of `bytes` on the wire leaves; the cluster that it is part of, for the send log.
+    #[inline]
+    pub fn on_sent(&mut self, now: Time, bytes: u16) -> Option<ProbeId> {
+        if self.rate.is_some() {
+            self.drain(now);
+            self.debt += f64::from(bytes);
+        }
+        let probe = self.probe.as_mut()?;
+        probe.sent_bytes += u64::from(bytes);
+        probe.sent_packets += 1;
+        let cluster = probe.cluster;
+        if probe.sent_bytes >= cluster.min_bytes && probe.sent_packets >= cluster.min_packets {
+            self.probe = None;
+        }
+        Some(cluster.id)
     }
 
     /// Bits per second at which debt drains.
     fn pace(&self) -> f64 {
-        let oldest = self
-            .queues
-            .iter()
-            .filter_map(|q| q.front().map(|w| w.since))
-            .min();
-        let waited = oldest.map_or(Duration::ZERO, |since| self.drained_at - since);
+        let pace = self.rate.unwrap_or(1) as f64 * PACING_FACTOR;
+        let Some(oldest) = self.queue.front() else {
+            return pace;
+        };
         let left = MAX_WAIT
-            .saturating_sub(waited)
+            .saturating_sub(self.drained_at - oldest.since)
             .max(Duration::from_millis(1));
-        let emptying = self.queued_bytes as f64 * 8.0 / left.as_secs_f64();
-        (self.rate as f64 * PACING_FACTOR).max(emptying)
+        pace.max(self.queued_bytes as f64 * 8.0 / left.as_secs_f64())
     }
 
+    #[inline]
     fn drain(&mut self, now: Time) {
-        let elapsed = now - self.drained_at;
-        if elapsed > Duration::ZERO {
-            self.debt = (self.debt - self.pace() / 8.0 * elapsed.as_secs_f64()).max(0.0);
-            self.drained_at = now;
+        if now <= self.drained_at {
+            return;
         }
+        if self.debt > 0.0 {
+            let elapsed = (now - self.drained_at).as_secs_f64();
+            self.debt = (self.debt - self.pace() / 8.0 * elapsed).max(0.0);
+        }
+        self.drained_at = now;
     }
+}
 
-    fn account(&mut self, now: Time, bytes: u16) {
-        self.debt += f64::from(bytes);
-        self.drained_at = self.drained_at.max(now);
-        if let Some(probe) = &mut self.probe {
-            probe.sent_bytes += u64::from(bytes);
-            probe.sent_packets += 1;
-            if probe.sent_bytes >= probe.cluster.min_bytes
-                && probe.sent_packets >= probe.cluster.min_packets
-            {
-                self.probe = None;
-            }
-        }
-    }
+fn burst_bytes(rate: u64) -> f64 {
+    (rate as f64 / 8.0 * BURST.as_secs_f64()).max(MIN_BURST_BYTES)
 }
 
 /// How long `bytes` take at `rate` bits per second.

@@ -50,6 +50,8 @@ const PICTURES_SKIPPED: usize = 32;
 pub(crate) struct Rewriter {
     clock_rate: u32,
     source: Option<StreamLife>,
+    /// Counts how often it turned away from a source.
+    turns: u32,
     segments: Segments,
     timestamp_offset: u32,
     /// Newest outgoing timestamp, once a packet was sent.
@@ -78,6 +80,7 @@ impl Rewriter {
         Rewriter {
             clock_rate,
             source: None,
+            turns: 0,
             segments: Segments::new(u64::from(first_sequence & 0x7fff)),
             timestamp_offset: 0,
             last_timestamp: None,
@@ -123,7 +126,13 @@ impl Rewriter {
     /// Turns away from the source: nothing maps until the next [`attach`](Rewriter::attach).
     pub(crate) fn detach(&mut self) {
         self.source = None;
+        self.turns = self.turns.wrapping_add(1);
         self.segments.detach();
+    }
+
+    /// How often it turned away from a source: what was to be sent before that is void.
+    pub(crate) fn turns(&self) -> u32 {
+        self.turns
     }
 
     /// The outgoing packet index of the incoming packet `sequence`, or `None` if it belongs
