@@ -289,7 +289,11 @@ impl DependencySelector {
         }
         let current = self.current.unwrap_or(self.target);
         if is_present {
-            self.note_chains(frame, forwarded);
+            // What comes late mends what is followed. Of other targets, something that came before it
+            // may have been left out.
+            let within = targets.within.get(current).copied().unwrap_or(0);
+            let mends = if in_order { !0 } else { within };
+            self.note_chains(frame, forwarded, mends);
         }
         if forwarded && is_present && in_order {
             self.note_active(described, current, targets);
@@ -372,12 +376,13 @@ impl DependencySelector {
         }
     }
 
-    /// Notes for which decode targets this receiver lacks a frame.
-    fn note_chains(&mut self, frame: &FrameDependencies, forwarded: bool) {
+    /// Notes for which decode targets this receiver lacks a frame. A switch indication makes up for
+    /// that with those in `mends`.
+    fn note_chains(&mut self, frame: &FrameDependencies, forwarded: bool, mends: u32) {
         for target in 0..MAX_DECODE_TARGETS {
             match frame.dtis.get(target) {
                 Dti::NotPresent => {}
-                Dti::Switch if forwarded => self.lacking &= !(1 << target),
+                Dti::Switch if forwarded => self.lacking &= !(1 << target & mends),
                 _ if !forwarded => self.lacking |= 1 << target,
                 _ => {}
             }
