@@ -49,6 +49,19 @@ pub(crate) struct Outgoing {
     active: BTreeMap<u64, u32>,
 }
 
+impl Incoming {
+    /// Whether a packet had come before this step, could have been sent, and was not.
+    fn lacks(&self, outgoing: &Outgoing, source: Source, number: u32, step: u64) -> bool {
+        self.numbers.get(&number).is_some_and(|seen| {
+            !outgoing.numbers.contains_key(&(source, number))
+                && seen.step < step
+                && !seen.stale
+                && !seen.unjudged
+                && !outgoing.overtook(source, number, seen.step)
+        })
+    }
+}
+
 impl Outgoing {
     /// Notes a packet; gives what was sent under its number before.
     pub(crate) fn insert(&mut self, index: u64, sent: Sent) -> Option<Sent> {
@@ -123,7 +136,8 @@ pub(crate) fn judge(
     let fault = faults
         .next()
         .or_else(|| start(outgoing, this))
-        .or_else(|| withheld(incoming, outgoing, sent));
+        .or_else(|| withheld(incoming, outgoing, sent))
+        .or_else(|| pairs.iter().flatten().find_map(Pair::cut));
     let left_out = pairs[0].as_ref().map(|pair| pair.left_out().count() as u64);
     (fault, left_out.map(|packets| (sent.tag.publisher, packets)))
 }
@@ -137,7 +151,8 @@ fn start(outgoing: &Outgoing, (index, sent): (u64, &Sent)) -> Option<String> {
         .then(|| format!("joined without the start of a key frame: {tag:?}"))
 }
 
-/// Whether the relay withheld something that this packet's frame depends on, or a part of it.
+/// Whether the relay withheld something that this packet's frame depends on, or an earlier part of
+/// it. Its later parts may still wait to be sent; [`Pair::cut`] asks for them.
 fn withheld(
     incoming: &BTreeMap<Source, Incoming>,
     outgoing: &Outgoing,
@@ -149,17 +164,9 @@ fn withheld(
     let needed = tag.references().chain([tag.frame]);
     let mut numbers = needed
         .filter_map(|frame| incoming.frames.get(&frame))
-        .flatten();
-    let withheld = numbers.find(|number| {
-        let Some(seen) = incoming.numbers.get(number) else {
-            return false;
-        };
-        !outgoing.numbers.contains_key(&(source, **number))
-            && seen.step < sent.step
-            && !seen.stale
-            && !seen.unjudged
-            && !outgoing.overtook(source, **number, seen.step)
-    })?;
+        .flatten()
+        .filter(|number| **number < tag.number);
+    let withheld = numbers.find(|number| incoming.lacks(outgoing, source, **number, sent.step))?;
     Some(format!("{tag:?} without {withheld}, which it depends on"))
 }
 
@@ -261,6 +268,21 @@ impl<'a> Pair<'a> {
                     && !self.outgoing.overtook(source, **number, seen.step)
             })
             .map(|(_, seen)| seen)
+    }
+
+    /// Whether the first one's frame lacks parts behind it that the relay had when it sent the second
+    /// one. What waited may be dropped, and the stream goes on with a key frame then.
+    fn cut(&self) -> Option<String> {
+        if !self.is_of_one_source() || self.joins() {
+            return None;
+        }
+        let incoming = self.incoming?;
+        let (a, b) = (self.a.tag, self.b.tag);
+        let parts = incoming.frames.get(&a.frame)?.iter();
+        let mut parts = parts.filter(|part| (a.number + 1..b.number).contains(*part));
+        let source = source(&a);
+        let part = parts.find(|part| incoming.lacks(self.outgoing, source, **part, self.b.step))?;
+        Some(format!("{a:?} goes on without {part}, a part of its frame"))
     }
 
     /// Whether a picture ends once, and with the last packet that its receiver gets of it.
