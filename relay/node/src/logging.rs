@@ -1,4 +1,5 @@
-//! The log: to standard output, since whoever runs the relay collects it there.
+//! The log: to standard output, since whoever runs the relay collects it there. Calls go on when it
+//! takes nothing more.
 
 use crate::config::schema::{LogFormat, LogLevel};
 use std::io::IsTerminal;
@@ -22,6 +23,9 @@ pub(crate) fn start(format: LogFormat, level: LogLevel) {
     let filter = ours.fold(filter, |filter, directive| filter.add_directive(directive));
     let builder = fmt()
         .with_env_filter(filter)
+        // A line that cannot be written is lost. To say so on standard error would panic where that
+        // goes to the same full disk.
+        .log_internal_errors(false)
         .with_ansi(std::io::stdout().is_terminal());
     match format {
         LogFormat::Text => builder.init(),

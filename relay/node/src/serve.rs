@@ -16,7 +16,7 @@ use sealcast_io::{
 };
 use sealcast_model::limits::EVENT_QUEUE;
 use sealcast_model::{Event, ShardId};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -133,7 +133,11 @@ async fn serve(checked: Checked, minter: Option<Minter>) -> Result<(), ServeErro
             "HTTP without TLS: browsers give a camera to localhost only, unless a proxy adds TLS"
         );
     }
-    println!("sealcast {VERSION} is ready. Consult page: {url}");
+    // A relay serves whether or not anybody can read this: `println!` would panic on a full disk.
+    let _unread = writeln!(
+        io::stdout(),
+        "sealcast {VERSION} is ready. Consult page: {url}"
+    );
 
     signals.wait().await;
     let deadline = Instant::now() + settings.shutdown_deadline.get();

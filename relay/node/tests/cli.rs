@@ -348,3 +348,61 @@ fn production_takes_its_own_tokens_and_no_development_ones() {
         "{all}"
     );
 }
+
+/// Where log and errors go to a disk that is full, as with `>> relay.log 2>&1`.
+#[test]
+fn a_full_disk_loses_the_log_and_nothing_else() {
+    let dir = dir("full");
+    let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listen.local_addr().unwrap();
+    drop(listen);
+    let config = production(&dir);
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("127.0.0.1:0", &address.to_string());
+    std::fs::write(&config, text).unwrap();
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sealcast"))
+        .args(["serve", "--config", &config])
+        .stdout(full())
+        .stderr(full())
+        .spawn()
+        .unwrap();
+    let mut healthy = false;
+    for _ in 0..PATIENCE.as_millis() / 20 {
+        healthy = is_healthy(address);
+        if healthy || child.try_wait().unwrap().is_some() {
+            break;
+        }
+        pause();
+    }
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    let ended = child.wait().unwrap();
+    assert!(healthy && sent.success(), "{ended}");
+    assert_eq!(ended.code(), Some(0));
+}
+
+fn is_healthy(address: std::net::SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address) else {
+        return false;
+    };
+    let mut answer = String::new();
+    let asked = write!(
+        stream,
+        "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    );
+    asked.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.contains(" 200 ")
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test waits for another process"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
+}
