@@ -115,8 +115,9 @@ impl Engine {
     pub(super) fn send_nacks<E: Egress>(&mut self, now: Time, egress: &mut E) {
         let mut nacking = std::mem::take(&mut self.nacking);
         for index in nacking.drain(..) {
-            self.send_nack(now, index, egress);
-            self.plan_nack(now, index);
+            if self.send_nack(now, index, egress).is_some() {
+                self.plan_nack(now, index);
+            }
         }
         debug_assert!(
             self.nacking.is_empty(),
@@ -125,24 +126,15 @@ impl Engine {
         self.nacking = nacking;
     }
 
-    fn send_nack<E: Egress>(&mut self, now: Time, index: u32, egress: &mut E) {
-        let Some(stream) = self.streams.get_mut(index) else {
-            return;
-        };
-        let Some(peer) = self
-            .peers
-            .get(stream.peer as usize)
-            .and_then(Option::as_deref)
-        else {
-            return;
-        };
+    /// `None` if there is nobody to ask.
+    fn send_nack<E: Egress>(&mut self, now: Time, index: u32, egress: &mut E) -> Option<()> {
+        let stream = self.streams.get_mut(index)?;
+        let peer = self.peers.get(stream.peer as usize)?.as_deref()?;
         let track = stream.track.and_then(|track| self.tracks.get(track));
         let wanted = track.is_some_and(|track| !track.muted && !track.blocked && track.is_wanted());
         let home = peer.mirror.zip(track.map(|track| track.id));
         let encoding = stream.encoding;
-        let (Some(nacks), Some(ssrc)) = (stream.nacks.as_mut(), stream.ssrc) else {
-            return;
-        };
+        let (nacks, ssrc) = (stream.nacks.as_mut()?, stream.ssrc?);
         loop {
             let mut numbers = [0u16; NACK_MAX];
             let mut count = 0;
@@ -172,6 +164,7 @@ impl Engine {
         if nacks.take_key_frame_request() {
             self.on_given_up(index);
         }
+        Some(())
     }
 
     /// Keeps what was just forwarded of a stream for those who will ask for it.
