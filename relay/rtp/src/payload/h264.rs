@@ -95,12 +95,6 @@ impl<'a> H264Payload<'a> {
             } => *start && *nal_type == wanted,
         }
     }
-
-    /// Whether this payload starts a key frame: parameter sets, which browsers send before each, or an IDR slice.
-    #[must_use]
-    pub fn starts_key_frame(&self) -> bool {
-        self.starts(nal::SPS) || self.starts(nal::IDR)
-    }
 }
 
 /// The type in a NAL unit's header.
@@ -133,9 +127,8 @@ mod tests {
     #[test]
     fn key_frames_are_seen_in_each_form() {
         let key = |payload: &[u8]| {
-            H264Payload::parse(payload)
-                .expect("sound")
-                .starts_key_frame()
+            let parsed = H264Payload::parse(payload).expect("sound");
+            parsed.starts(nal::SPS) || parsed.starts(nal::IDR)
         };
         assert!(key(&[0x67, 1]) && key(&[0x65, 1]) && !key(&[0x61, 1]) && !key(&[0x68, 1]));
         assert!(key(&[0x78, 0, 1, 0x67, 0, 2, 0x68, 9]));
@@ -190,7 +183,7 @@ mod tests {
         fn no_bytes_panic(payload in prop::collection::vec(any::<u8>(), 0..60), aggregate: bool) {
             let payload = if aggregate { [&[0x18], &payload[..]].concat() } else { payload };
             if let Ok(parsed) = H264Payload::parse(&payload) {
-                let _ = parsed.starts_key_frame();
+                let _ = parsed.starts(nal::SPS) || parsed.starts(nal::IDR);
             }
         }
     }
