@@ -29,6 +29,7 @@ pub mod sink;
 pub mod spread;
 pub mod steps;
 pub mod stock;
+pub mod veth;
 pub mod world;
 
 use std::process::ExitCode;

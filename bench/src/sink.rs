@@ -277,7 +277,11 @@ fn set_inheritable(fd: RawFd, inheritable: bool) -> io::Result<()> {
     Ok(())
 }
 
-fn set_option(
+/// Sets an integer option of a socket.
+///
+/// # Errors
+/// If the system refuses it.
+pub fn set_option(
     socket: &UdpSocket,
     level: libc::c_int,
     option: libc::c_int,

@@ -121,7 +121,8 @@ fn path() -> LinkConfig {
     }
 }
 
-fn capped(bits_per_second: u64) -> LinkConfig {
+/// A link of this rate whose queue holds half a second, and no less than a few key frames.
+pub(crate) fn capped(bits_per_second: u64) -> LinkConfig {
     LinkConfig {
         rate: Some(Rate {
             bits_per_second,

@@ -2,14 +2,14 @@
 //!
 //! They follow from their seeds, so whoever prints them again gets the same.
 
-use crate::bandwidth;
+use crate::bandwidth::{self, capped};
 use crate::payload::Format;
 use crate::publisher::Picture;
 use crate::session::{AUDIO_SLOTS, Profile};
 use crate::world::{Work, World};
 use sealcast_model::limits::KEYFRAME_REQUEST_INTERVAL;
 use sealcast_model::{Counter, Source, Time};
-use sealcast_netsim::{LinkConfig, Loss, Rate};
+use sealcast_netsim::{LinkConfig, Loss};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -60,16 +60,6 @@ fn path(loss: f64) -> LinkConfig {
             false => Loss::None,
         },
         ..LinkConfig::default()
-    }
-}
-
-fn capped(bits_per_second: u64) -> LinkConfig {
-    LinkConfig {
-        rate: Some(Rate {
-            bits_per_second,
-            queue_bytes: (bits_per_second / 8 / 2).max(60_000),
-        }),
-        ..path(0.0)
     }
 }
 

@@ -9,21 +9,21 @@
 //! each of the two cores, beside what is there, and two shards are compared with the mean of both:
 //! what is left is what shards cost each other.
 
+use bench::cli::{self, Child};
 use bench::report::chart::{Bar, bars};
 use bench::report::{Page, Results, Verdict, short};
 use bench::shape::{Topology, Traffic};
-use bench::sink::{self, Sink};
+use bench::sink::Sink;
 use bench::spread::{Spread, Work};
 use bench::{Result, cpu};
-use clap::{Parser, Subcommand};
-use std::os::fd::RawFd;
+use clap::Parser;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    child: Option<Child>,
     /// Packets forwarded by each shard in one measurement.
     #[arg(long, default_value_t = 60_000)]
     packets: u64,
@@ -46,18 +46,6 @@ struct Arguments {
     /// A directory for a table, JSON and a page.
     #[arg(long)]
     out: Option<PathBuf>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Internal: drains the receivers' sockets.
-    #[command(hide = true)]
-    Sink {
-        #[arg(long)]
-        cpu: usize,
-        #[arg(long, value_delimiter = ',')]
-        descriptors: Vec<RawFd>,
-    },
 }
 
 /// What one shard has, and what two have.
@@ -88,11 +76,7 @@ const CASES: [Case; 2] = [
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match &arguments.command {
-        Some(Command::Sink { cpu, descriptors }) => sink::drain(descriptors, *cpu),
-        None => measure(&arguments),
-    };
-    bench::exit_code("shards", result)
+    cli::main("shards", arguments.child.as_ref(), || measure(&arguments))
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {

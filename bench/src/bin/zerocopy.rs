@@ -15,13 +15,15 @@
     reason = "system calls that the standard library does not offer"
 )]
 
+use bench::sink::set_option;
+use bench::veth::Veth;
 use bench::{Result, clock, cpu};
 use clap::Parser;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::ptr::null_mut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -549,84 +551,4 @@ fn segment_control() -> [u64; 3] {
     let mut size = [0; 8];
     size[..2].copy_from_slice(&(DATAGRAM as u16).to_ne_bytes());
     [len, u64::from_ne_bytes(both), u64::from_ne_bytes(size)]
-}
-
-fn set_option(socket: &UdpSocket, level: i32, option: i32, value: i32) -> io::Result<()> {
-    // SAFETY: the kernel reads one integer of the length given.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            size_of_val(&value) as u32,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-/// A network namespace, and a pair of devices that leads there.
-struct Veth {
-    namespace: String,
-    device: String,
-}
-
-impl Veth {
-    const HERE: Ipv4Addr = Ipv4Addr::new(10, 231, 77, 1);
-    const THERE: Ipv4Addr = Ipv4Addr::new(10, 231, 77, 2);
-
-    fn new() -> Result<Veth> {
-        let id = std::process::id();
-        let veth = Veth {
-            namespace: format!("sealcast-zc-{id}"),
-            device: format!("szc{id}"),
-        };
-        let (ns, device) = (&veth.namespace, &veth.device);
-        ip(&format!("netns add {ns}"))?;
-        ip(&format!(
-            "link add {device} type veth peer name there netns {ns}"
-        ))?;
-        ip(&format!("addr add {}/30 dev {device}", Veth::HERE))?;
-        ip(&format!("link set {device} up"))?;
-        ip(&format!("-n {ns} addr add {}/30 dev there", Veth::THERE))?;
-        ip(&format!("-n {ns} link set there up"))?;
-        Ok(veth)
-    }
-
-    /// Runs `f` in the namespace, on a thread of its own.
-    fn inside<T: Send>(&self, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let namespace = std::fs::File::open(format!("/run/netns/{}", self.namespace))?;
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                // SAFETY: changes the calling thread's namespace, and nothing else.
-                if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-                    return Err(io::Error::last_os_error().into());
-                }
-                f()
-            });
-            thread.join().map_err(|_| "the thread panicked")?
-        })
-    }
-}
-
-impl Drop for Veth {
-    fn drop(&mut self) {
-        // The pair of devices goes with it.
-        if let Err(error) = ip(&format!("netns del {}", self.namespace)) {
-            eprintln!("{} is left behind: {error}", self.device);
-        }
-    }
-}
-
-fn ip(arguments: &str) -> Result<()> {
-    let status = Command::new("ip").args(arguments.split(' ')).status()?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("ip {arguments}: {status}").into())
-    }
 }
