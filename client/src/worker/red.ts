@@ -1,7 +1,7 @@
 /**
  * Redundant audio (RED, RFC 2198) around sealed frames: each block is a frame that was sealed by
  * itself, and a repeated block is the very bytes that were sent before. So every frame is sealed
- * once, and the relay can take the blocks apart for receivers without RED (docs/PROTOCOL.md §7.4).
+ * once, and the relay can take the blocks apart for receivers without RED (docs/PROTOCOL.md §7.1).
  */
 
 /** RFC 2198, section 3: "block length: 10 bits". A longer frame is not repeated. */
