@@ -96,7 +96,15 @@ pub fn check(codec: Codec, frame: &[u8]) -> Result<FrameInfo, ContentError> {
         stream: word(STREAM),
         number: word(NUMBER),
         due: Time::from_nanos(word(DUE)),
-        key: label.get(FLAGS) == Some(&1),
+        key: match label.get(FLAGS) {
+            Some(0) => false,
+            Some(1) => true,
+            _ => {
+                return Err(ContentError::Corrupt {
+                    at: head.len() + FLAGS,
+                });
+            }
+        },
     };
     let head_is_right = heads::check(codec, head, info.key);
     if !head_is_right {
