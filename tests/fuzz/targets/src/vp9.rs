@@ -1,7 +1,7 @@
 //! Any VP9 payload, and with it AV1's and H264's framing: reading stays inside, rewriting keeps the rest.
 
 use sealcast_rtp::payload::av1::AggregationHeader;
-use sealcast_rtp::payload::h264::H264Payload;
+use sealcast_rtp::payload::h264::{H264Payload, nal};
 use sealcast_rtp::payload::vp9::Vp9Descriptor;
 
 /// The target.
@@ -11,7 +11,7 @@ pub fn run(payload: &[u8]) {
         assert!(total < payload.len());
     }
     if let Ok(parsed) = H264Payload::parse(payload) {
-        let _ = parsed.starts_key_frame();
+        let _ = parsed.starts(nal::SPS) || parsed.starts(nal::IDR);
     }
     let Ok(descriptor) = Vp9Descriptor::parse(payload) else {
         return;
