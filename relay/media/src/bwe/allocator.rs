@@ -37,6 +37,11 @@ const FRAME_RATE_PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MARGIN: u64 = 30;
 const PAUSE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// What is sent needs no margin, so a track that was just raised leaves the others a different
+/// choice, and dividing again may raise one more. It is done until nothing changes, and no more
+/// often than this.
+const MAX_ROUNDS: usize = 4;
+
 /// Names a subscription within its subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u32);
@@ -276,23 +281,41 @@ impl Allocator {
 
     /// Divides `available` bits per second anew; each decision that changed goes to `changed`.
     pub fn allocate(&mut self, now: Time, available: u64, mut changed: impl FnMut(Allocation)) {
+        let mut before = [Decision::Unwanted; MAX_SUBSCRIPTIONS];
+        for (entry, before) in self.entries.iter().zip(&mut before) {
+            *before = entry.decision;
+        }
+        for _ in 0..MAX_ROUNDS {
+            if !self.divide(now, available) {
+                break;
+            }
+        }
+        for (entry, before) in self.entries.iter_mut().zip(before) {
+            if entry.decision == before {
+                continue;
+            }
+            if entry.is_lowered_from(before) {
+                entry.raise_from = now + entry.pause_after(before);
+            }
+            changed(Allocation {
+                id: entry.subscription.id,
+                decision: entry.decision,
+            });
+        }
+    }
+
+    /// One round of [`allocate`](Self::allocate): whether it decided anything else than the last.
+    fn divide(&mut self, now: Time, available: u64) -> bool {
         let mut chosen = [None; MAX_SUBSCRIPTIONS];
         let mut left = self.base_layers(now, available, &mut chosen);
         self.upgrades(now, &mut left, &mut chosen);
+        let mut differs = false;
         for (entry, layer) in self.entries.iter_mut().zip(chosen) {
             let decision = entry.decide(layer);
-            if decision == entry.decision {
-                continue;
-            }
-            if entry.is_lowered_by(decision) {
-                entry.raise_from = now + entry.pause_after(decision);
-            }
+            differs |= decision != entry.decision;
             entry.decision = decision;
-            changed(Allocation {
-                id: entry.subscription.id,
-                decision,
-            });
         }
+        differs
     }
 
     /// Gives each track, class by class, its lowest layer; a diagnostic one its required layer.
@@ -430,9 +453,9 @@ impl Entry {
         }
     }
 
-    /// How long it is not raised again after it was lowered to this.
-    fn pause_after(&self, decision: Decision) -> Duration {
-        match (self.decision, decision) {
+    /// How long it is not raised again after it was lowered from this.
+    fn pause_after(&self, before: Decision) -> Duration {
+        match (before, self.decision) {
             (Decision::Send { layer: before }, Decision::Send { layer })
                 if self.subscription.is_same_size(before.into(), layer.into()) =>
             {
@@ -442,8 +465,8 @@ impl Entry {
         }
     }
 
-    fn is_lowered_by(&self, decision: Decision) -> bool {
-        match (self.decision, decision) {
+    fn is_lowered_from(&self, before: Decision) -> bool {
+        match (before, self.decision) {
             (Decision::Send { layer: before }, Decision::Send { layer }) => layer < before,
             // One that was never sent has not shown that it does not fit.
             (Decision::Unwanted, _) => false,
