@@ -38,14 +38,23 @@ struct Out {
     now: Time,
     inboxes: Vec<VecDeque<Vec<u8>>>,
     media: u64,
+    /// The clients that each call sent media to.
+    #[cfg(test)]
+    sent_to: Vec<Vec<usize>>,
 }
 
 impl Outbox for Out {
     fn send(&mut self, batch: &EgressBatch, report: &mut SendReport) {
+        #[cfg(test)]
+        self.sent_to.push(Vec::new());
         for run in batch.runs() {
             let first = batch.bytes(run).first().copied().unwrap_or_default();
             if (128..=191).contains(&first) {
                 self.media += run.segments() as u64;
+                #[cfg(test)]
+                if let Some(to) = self.sent_to.last_mut() {
+                    to.push(usize::from(run.path.remote.port()) - FIRST_PORT);
+                }
                 continue;
             }
             let inbox = usize::from(run.path.remote.port()).checked_sub(FIRST_PORT);
@@ -133,6 +142,19 @@ impl World {
         profile: Profile,
         backend: Backend,
     ) -> Result<World> {
+        Self::mixed(topology, features, |_| profile, backend)
+    }
+
+    /// As [`new`](World::new), with a profile for each client.
+    ///
+    /// # Errors
+    /// As [`new`](World::new).
+    pub fn mixed(
+        topology: Topology,
+        features: Features,
+        profile: impl Fn(usize) -> Profile,
+        backend: Backend,
+    ) -> Result<World> {
         let context = SessionContext::generate(clock::now(), backend)?;
         let fingerprint = context.fingerprint_sha256();
         let stats = Arc::new(ShardStats::default());
@@ -146,6 +168,8 @@ impl World {
                 now,
                 inboxes: vec![VecDeque::new(); topology.clients()],
                 media: 0,
+                #[cfg(test)]
+                sent_to: Vec::new(),
             },
         }));
         let identity = Identity::generate()?;
@@ -161,7 +185,7 @@ impl World {
                 inner: Rc::clone(&world.inner),
                 client: index,
             };
-            let client = Client::connect(index, link, &identity, fingerprint, profile)?;
+            let client = Client::connect(index, link, &identity, fingerprint, profile(index))?;
             world.clients.push(client);
         }
         for index in topology.all_publishers() {
@@ -280,6 +304,7 @@ pub struct Load {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn everything_is_forwarded_to_everybody() {
@@ -294,6 +319,41 @@ mod tests {
             let load = world.prepare(traffic, 10).unwrap();
             let expected = 10 * traffic.frame * topology.fan_out();
             assert_eq!(world.forward(&load), expected as u64, "{}", traffic.name);
+            world.rest();
+        }
+    }
+
+    /// Four of five receivers negotiated AES-CM with SHA-1, which costs four times as much to seal.
+    #[test]
+    fn what_is_sealed_quickly_has_left_before_the_rest_is_sealed() {
+        let features = Features {
+            repair: true,
+            transport_cc: true,
+        };
+        let topology = Topology::TO_20;
+        let is_slow = |client: usize| !client.is_multiple_of(5);
+        let profile = |client| match is_slow(client) {
+            true => Profile::Aes128CmSha1_80,
+            false => Profile::AeadAes128Gcm,
+        };
+        let mut world = World::mixed(topology, features, profile, Backend::AwsLcRs).unwrap();
+        for traffic in &Traffic::ALL {
+            let load = world.prepare(traffic, 10).unwrap();
+            world.inner.borrow_mut().out.sent_to.clear();
+            let expected = 10 * traffic.frame * topology.fan_out();
+            assert_eq!(world.forward(&load), expected as u64, "{}", traffic.name);
+            let calls = std::mem::take(&mut world.inner.borrow_mut().out.sent_to);
+            // The last packets of a long frame leave by a call of their own.
+            let media: Vec<&Vec<usize>> = calls.iter().filter(|call| !call.is_empty()).collect();
+            let same = |a: &&Vec<usize>, b: &&Vec<usize>| is_slow(a[0]) == is_slow(b[0]);
+            let turns = media.chunk_by(same);
+            for (n, turn) in turns.enumerate() {
+                let to: BTreeSet<usize> = turn.iter().flat_map(|call| *call).copied().collect();
+                let slow = n % 2 == 1;
+                let all = (1..=topology.fan_out()).filter(|c| is_slow(*c) == slow);
+                assert_eq!(to, all.collect(), "{}: turn {n}", traffic.name);
+            }
+            assert_eq!(media.chunk_by(same).count(), 2 * 10, "{}", traffic.name);
             world.rest();
         }
     }

@@ -69,6 +69,9 @@ pub trait Egress {
     /// different bytes.
     fn rtp(&mut self, to: PeerKey, index: u64, header: &[u8], payload: &[u8], meta: PacketMeta);
 
+    /// What was handed over need not wait for what follows, which takes its time.
+    fn release(&mut self) {}
+
     /// Packets for `to` will follow, those for one or two other peers in between: a hint to have at
     /// hand what they need. It changes nothing.
     fn prepare(&mut self, _to: PeerKey) {}

@@ -152,6 +152,10 @@ pub const MIRROR_REPAIRS: usize = 1_024;
 /// Tracks that are not mirrored any more and whose home does not know yet.
 pub const MIRRORS_PARTED: usize = 4_096;
 
+/// While this many packets or fewer are to be sealed slowly, those that were sealed before may wait
+/// for it: at a microsecond each, that is what a system call of their own would cost.
+pub const SLOW_LEGS_UNNOTICED: usize = 8;
+
 /// While a queue drains, a subscriber's bandwidth is divided as if it were less, but not under this
 /// share of the estimate, in percent: the lowest layers of everything then still fit where all of
 /// them did at half their frame rate, and a full queue is gone in a second or two.

@@ -91,6 +91,8 @@ pub(crate) struct Peer {
     pub(crate) cname: String,
     pub(crate) room: u32,
     pub(crate) connected: bool,
+    /// What is sent to it costs more to seal than what is sent to others.
+    pub(crate) seals_slowly: bool,
     /// Where its session is, if that is another shard: this is then its mirror.
     pub(crate) mirror: Option<ShardId>,
     pub(crate) extensions: ExtensionMap,
@@ -132,6 +134,7 @@ impl Peer {
             cname: participant.to_string(),
             room,
             connected: false,
+            seals_slowly: false,
             mirror: None,
             extensions: extension_map(&media.extensions),
             extmap_allow_mixed: media.extmap_allow_mixed,

@@ -1,6 +1,7 @@
 //! A published track, and the room it is published in.
 
 use crate::audio::ActiveSpeaker;
+use crate::engine::Legs;
 use crate::layers::Layers;
 use crate::limits::ENCODING_IDLE;
 use crate::mirror::Satellite;
@@ -55,8 +56,10 @@ pub(crate) struct Track {
     pub(crate) started: bool,
     /// Its streams, in the offer's order.
     pub(crate) encodings: Vec<u32>,
-    /// Its subscriptions.
+    /// Its subscriptions, those of quick legs first.
     pub(crate) subscriptions: Vec<u32>,
+    /// How many of them are of quick legs.
+    pub(crate) quick: usize,
     /// Other shards that want it.
     pub(crate) satellites: Vec<Satellite>,
 }
@@ -65,6 +68,37 @@ impl Track {
     /// Whether anybody, here or on another shard, gets it.
     pub(crate) fn is_wanted(&self) -> bool {
         !self.subscriptions.is_empty() || !self.satellites.is_empty()
+    }
+
+    /// Its subscriptions on these legs.
+    #[inline]
+    pub(crate) fn subscriptions_of(&self, legs: Legs) -> &[u32] {
+        let (quick, slow) = self
+            .subscriptions
+            .split_at_checked(self.quick)
+            .unwrap_or_default();
+        match legs {
+            Legs::Quick => quick,
+            Legs::Slow => slow,
+        }
+    }
+
+    pub(crate) fn add_subscription(&mut self, subscription: u32, legs: Legs) {
+        match legs {
+            Legs::Quick => {
+                self.subscriptions.insert(self.quick, subscription);
+                self.quick += 1;
+            }
+            Legs::Slow => self.subscriptions.push(subscription),
+        }
+    }
+
+    pub(crate) fn remove_subscription(&mut self, subscription: u32) {
+        let found = self.subscriptions.iter().position(|s| *s == subscription);
+        if let Some(at) = found {
+            self.subscriptions.remove(at);
+            self.quick -= usize::from(at < self.quick);
+        }
     }
 
     /// What is known of another shard that wants it.

@@ -123,6 +123,9 @@ impl World {
             Op::Join(key, room) => {
                 if self.room[key as usize].is_none() {
                     relay.join_room(key, room, &media(key));
+                    if key % 2 == 1 {
+                        relay.engine.peer_seals_slowly(PeerKey(key));
+                    }
                     relay.engine.peer_connected(relay.now, PeerKey(key));
                     self.room[key as usize] = Some(room);
                     self.life[key as usize] += 1;

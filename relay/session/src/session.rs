@@ -10,6 +10,7 @@ use crate::tap::{Tap, build_with};
 use sealcast_model::limits::{CONNECT_DEADLINE, CONSENT_TIMEOUT, DATA_MESSAGE_MAX};
 use sealcast_model::{CloseReason, SessionId, Time, WebRtcParams};
 use sealcast_rtp::demux::{Protocol as PacketKind, classify};
+use sealcast_srtp::Profile;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use str0m::change::DirectApi;
@@ -53,8 +54,8 @@ pub enum SessionOutput {
     Connected {
         /// `"1.2"` or `"1.3"`.
         dtls: &'static str,
-        /// IANA name of the SRTP profile.
-        srtp_profile: &'static str,
+        /// The SRTP profile.
+        srtp_profile: Profile,
     },
     /// The data channel is open.
     DataOpen,
@@ -530,7 +531,7 @@ impl Session {
         };
         match MediaKeys::new(self.ctx.srtp(), &keys) {
             Ok(media) => {
-                let srtp_profile = media.profile().name();
+                let srtp_profile = media.profile();
                 self.media = Some(Box::new(media));
                 self.state = State::Connected;
                 self.outputs

@@ -188,7 +188,7 @@ fn each_profile_is_negotiated_and_carries_media_both_ways() {
             let stream = stream.expect("OpenSSL connected");
             assert!(client.outputs.iter().any(|o| matches!(o,
                 SessionOutput::Connected { dtls: "1.2", srtp_profile }
-                    if *srtp_profile == profile.name())));
+                    if *srtp_profile == profile)));
 
             // RFC 5764 §4.2.
             let mut material = vec![0; profile.dtls_material_len()];

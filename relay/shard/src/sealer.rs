@@ -99,6 +99,13 @@ impl<O: Outbox> Egress for Sealer<'_, O> {
         });
     }
 
+    fn release(&mut self) {
+        self.batch.send(self.outbox, self.stats);
+        if let Some(mesh) = self.mesh.as_deref_mut() {
+            mesh.ring();
+        }
+    }
+
     /// Step by step, since each finds what the next one fetches by reading what it has fetched.
     #[inline]
     fn prepare(&mut self, to: PeerKey) {

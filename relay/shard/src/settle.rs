@@ -92,13 +92,16 @@ impl Shard {
             }
             SessionOutput::Connected { dtls, srtp_profile } => {
                 let transport = Shard::transport(entry.session.path());
+                if !srtp_profile.is_aead() {
+                    self.media.peer_seals_slowly(PeerKey(key));
+                }
                 self.media.peer_connected(now, PeerKey(key));
                 self.count(Counter::SessionsConnected);
                 self.events.push(Event::SessionConnected {
                     session,
                     transport,
                     dtls,
-                    srtp_profile,
+                    srtp_profile: srtp_profile.name(),
                 });
             }
             SessionOutput::DataOpen => {

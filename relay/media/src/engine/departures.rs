@@ -3,6 +3,7 @@
 
 use super::Engine;
 use super::egress::{Run, attach, joinable};
+use super::legs::Legs;
 use super::tracks::want_keyframe;
 use crate::api::Egress;
 use crate::downlink::{Control, Paced};
@@ -87,9 +88,13 @@ impl Engine {
         now: Time,
         pool: &mut PacketPool,
         egress: &mut E,
+        legs: Legs,
     ) {
         let departing = std::mem::take(&mut self.departing);
         for key in &departing {
+            if self.legs_of(*key) != legs {
+                continue;
+            }
             while let Some(paced) = self.next_departure(now, *key) {
                 self.depart(now, *key, paced, pool, egress);
             }

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::departures::plan_departure;
+use super::legs::Legs;
 use super::tracks::want_keyframe;
 use crate::api::{Egress, PacketMeta, PeerKey};
 use crate::downlink::Downlink;
@@ -50,47 +51,61 @@ impl Engine {
         now: Time,
         pool: &mut PacketPool,
         egress: &mut E,
+        legs: Legs,
     ) {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for stream in dirty.drain(..) {
-            self.forward_stream(now, pool, egress, stream);
+        // Not taken out meanwhile: should one subscriber's turn panic, the other streams are served
+        // with the next flush.
+        let mut unfinished = 0;
+        for at in 0..self.dirty.len() {
+            let Some(stream) = self.dirty.get(at).copied() else {
+                break;
+            };
+            if self.forward_stream(now, pool, egress, stream, legs) {
+                self.dirty.swap(unfinished, at);
+                unfinished += 1;
+            }
         }
-        self.dirty = dirty;
-        self.inbox.clear(pool);
+        self.dirty.truncate(unfinished);
+        if legs == Legs::Slow {
+            self.inbox.clear(pool);
+        }
     }
 
-    /// Sends what one stream has in the inbox, subscription by subscription.
+    /// Sends what one stream has in the inbox, subscription by subscription. True if its slow legs
+    /// are yet to come.
     fn forward_stream<E: Egress>(
         &mut self,
         now: Time,
         pool: &mut PacketPool,
         egress: &mut E,
         index: u32,
-    ) {
+        legs: Legs,
+    ) -> bool {
         let Some(stream) = self.streams.get_mut(index) else {
-            return;
+            return false;
         };
         let row = std::mem::replace(&mut stream.row, Row::EMPTY);
         let life = stream.life(index);
         let (key, Some(track)) = (stream.peer, stream.track) else {
-            return;
+            return false;
         };
         let Some(track) = self
             .tracks
             .get(track)
             .filter(|track| !track.muted && !track.blocked && track.audible)
         else {
-            return;
+            return false;
         };
         let publisher = self.peers.get(key as usize).and_then(Option::as_deref);
         let targets = self.streams.get(index).and_then(RtpStream::decode_targets);
         let run = Run::new(now, life, &self.stats, track, publisher, targets);
         let mut keyframe_wanted = false;
         let mut header = [0; HEADER_MAX];
-        let mut ahead = Ahead::of(&track.subscriptions);
+        let subscriptions = track.subscriptions_of(legs);
+        let mut ahead = Ahead::of(subscriptions);
         // What waits is kept in the history, which gives up first when the pool runs low.
         let pressed = pool.available() < pool.capacity() / POOL_RESERVE;
-        for subscription in &track.subscriptions {
+        for subscription in subscriptions {
             ahead.fetch(&self.subscriptions, &self.downlinks, egress);
             let Some(sub) = self
                 .subscriptions
@@ -131,18 +146,24 @@ impl Engine {
                 plan_departure(&mut self.timers, now, sub.peer, control);
             }
         }
+        let unfinished = legs == Legs::Quick && !track.subscriptions_of(Legs::Slow).is_empty();
         let keep = track.source.kind() == MediaKind::Video && track.is_wanted();
-        let mirrored = !track.satellites.is_empty();
+        let mirrored = legs == Legs::Quick && !track.satellites.is_empty();
         if keyframe_wanted {
             want_keyframe(&mut self.streams, &mut self.asking, index);
         }
         if mirrored {
             self.mirror_row(pool, egress, index, row);
         }
-        if keep {
+        if unfinished {
+            if let Some(stream) = self.streams.get_mut(index) {
+                stream.row = row;
+            }
+        } else if keep {
             self.remember(now, pool, index, row);
         }
         self.void_overrun();
+        unfinished
     }
 }
 

@@ -12,6 +12,7 @@ mod departures;
 mod egress;
 mod feedback;
 mod ingress;
+mod legs;
 mod membership;
 mod mirror;
 mod repair;
@@ -19,6 +20,7 @@ mod reports;
 mod tracks;
 
 use self::bandwidth::Grant;
+pub(crate) use self::legs::Legs;
 use self::mirror::Mirroring;
 use self::repair::Resend;
 use crate::api::{Egress, LayerLimit, MediaEvent, PathState, PeerKey};
@@ -229,6 +231,12 @@ impl Engine {
         self.connected(now, peer.0);
     }
 
+    /// Sealing for this peer costs several times what it costs for others: within a flush it comes
+    /// after them, so that they need not wait for it. Unknown peers are ignored.
+    pub fn peer_seals_slowly(&mut self, peer: PeerKey) {
+        self.put_last(peer.0);
+    }
+
     /// Ends a session with everything it publishes and receives, and its room with the last one.
     /// Unknown peers are ignored.
     pub fn remove_peer(&mut self, now: Time, pool: &mut PacketPool, peer: PeerKey) {
@@ -338,10 +346,12 @@ impl Engine {
     /// Forwards what has arrived, then sends the RTCP that is due, and frees buffers.
     pub fn flush<E: Egress>(&mut self, now: Time, pool: &mut PacketPool, egress: &mut E) {
         self.allocate_all(now);
-        self.resend_all(now, pool, egress);
         self.repair_mirrors(pool, egress);
-        self.depart_all(now, pool, egress);
-        self.forward_all(now, pool, egress);
+        self.send_media(now, pool, egress, Legs::Quick);
+        if self.slow_legs_wait() {
+            egress.release();
+        }
+        self.send_media(now, pool, egress, Legs::Slow);
         self.bury(pool);
         self.send_nacks(now, egress);
         self.send_keyframe_requests(now, egress);

@@ -1,6 +1,7 @@
 //! Repair: NACKs to publishers, and what subscribers are sent again.
 
 use super::Engine;
+use super::legs::Legs;
 use super::reports::{Compound, feedback_preamble};
 use super::tracks::want_keyframe;
 use crate::api::{Egress, PacketMeta, PeerKey};
@@ -313,9 +314,15 @@ impl Engine {
         now: Time,
         pool: &mut PacketPool,
         egress: &mut E,
+        legs: Legs,
     ) {
         let mut resends = std::mem::take(&mut self.resends);
-        for resend in resends.drain(..) {
+        resends.retain(|resend| {
+            let resend = *resend;
+            let sub = self.subscriptions.get(resend.subscription);
+            if sub.is_some_and(|sub| self.legs_of(sub.peer) != legs) {
+                return true;
+            }
             let counter = match self.resend(now, pool, egress, resend) {
                 Ok(repeated) => {
                     // Its frame will not wait for a third time. Of all losses this concerns the
@@ -328,13 +335,14 @@ impl Engine {
                     Counter::RetransmitSent
                 }
                 // Nobody asked.
-                Err(Some(RtxRefusal::TooSoon)) if resend.cause != RtxCause::Asked => continue,
+                Err(Some(RtxRefusal::TooSoon)) if resend.cause != RtxCause::Asked => return false,
                 Err(Some(RtxRefusal::TooSoon)) => Counter::RetransmitTooSoon,
                 Err(Some(RtxRefusal::OverBudget)) => Counter::RetransmitOverBudget,
                 Err(None) => Counter::RetransmitGone,
             };
             self.stats.add(counter, 1);
-        }
+            false
+        });
         self.resends = resends;
     }
 

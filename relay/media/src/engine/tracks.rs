@@ -66,6 +66,7 @@ impl Engine {
             started: false,
             encodings,
             subscriptions: Vec::new(),
+            quick: 0,
             satellites: Vec::new(),
         };
         for stream in &track.encodings {
@@ -353,11 +354,12 @@ impl Engine {
             self.begin_control(now, key);
         }
         let controlled = self.control(key).is_some();
+        let legs = self.legs_of(key);
         if let Some((index, payload_types)) = target
             && let Some(track) = self.tracks.get_mut(index)
             && let Some(sub) = self.subscriptions.get_mut(subscription)
         {
-            track.subscriptions.push(subscription);
+            track.add_subscription(subscription, legs);
             self.subscribed += 1;
             sub.track = Some(index);
             sub.granted = first_grant(track, controlled);
@@ -432,7 +434,7 @@ impl Engine {
             control.allocator.remove(RequestId(slot));
         }
         if let Some(track) = self.tracks.get_mut(track) {
-            track.subscriptions.retain(|s| *s != subscription);
+            track.remove_subscription(subscription);
         }
         self.note_interest(track);
     }

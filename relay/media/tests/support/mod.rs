@@ -66,6 +66,8 @@ pub struct Recorder {
     pub mirrored: Vec<(ShardId, Mirror, Vec<u8>)>,
     /// Messages to other shards that may wait; more are refused.
     pub mirror_room: usize,
+    /// How many of `rtp` had been sent at each release.
+    pub released: Vec<usize>,
     now: Time,
 }
 
@@ -98,6 +100,10 @@ impl Egress for Recorder {
         assert!(compound.iter().all(|packet| packet.is_ok()));
         self.rtcp.push((to.0, packet.to_vec()));
         self.rtcp_at.push(self.now);
+    }
+
+    fn release(&mut self) {
+        self.released.push(self.rtp.len());
     }
 
     fn mirror(&mut self, to: ShardId, message: &Mirror, packet: &[u8]) -> bool {

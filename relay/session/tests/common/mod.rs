@@ -209,7 +209,7 @@ impl World {
 
     pub(crate) fn connected_as(&self) -> Option<(&'static str, &'static str)> {
         self.outputs.iter().find_map(|o| match o {
-            SessionOutput::Connected { dtls, srtp_profile } => Some((*dtls, *srtp_profile)),
+            SessionOutput::Connected { dtls, srtp_profile } => Some((*dtls, srtp_profile.name())),
             _ => None,
         })
     }
