@@ -1,6 +1,6 @@
 /** Cameras and microphones: choosing, starting, and how loud a microphone is. */
 
-import { VIDEO_CODECS, type VideoCodec } from "../src/index.js";
+import { type Kind, VIDEO_CODECS, type VideoCodec } from "../src/index.js";
 
 export type DeviceKind = "audioinput" | "videoinput";
 
@@ -69,6 +69,15 @@ export function meterLevel(track: MediaStreamTrack, report: (level: number) => v
 export function preferredCodec(): VideoCodec | undefined {
   const wanted = `video/${new URLSearchParams(location.search).get("codec") ?? ""}`.toLowerCase();
   return VIDEO_CODECS.find((codec) => codec.toLowerCase() === wanted);
+}
+
+/** Of each kind. With more the offer would come near to what a relay takes. */
+const MAX_SLOTS = 16;
+
+/** `?slots=4` receives so many voices and pictures at a time, for those who pay for every byte. */
+export function slotCounts(): Readonly<Record<Kind, number>> | undefined {
+  const wanted = Number(new URLSearchParams(location.search).get("slots"));
+  return Number.isInteger(wanted) && wanted >= 1 && wanted <= MAX_SLOTS ? { audio: wanted, video: wanted } : undefined;
 }
 
 /** `?video=320x180@15` makes the camera small, for machines that run many pages at once. */

@@ -1,7 +1,7 @@
 /** The consult page: from link to call and out again. */
 import { type Link, RelayError, type Room, VERSION, assertSupported, connect, parseLink } from "../src/index.js";
 import { CallPage } from "./call.js";
-import { preferredCodec } from "./devices.js";
+import { preferredCodec, slotCounts } from "./devices.js";
 import { el } from "./dom.js";
 import { errorPage, leftPage } from "./message-page.js";
 import { type Choice, prejoinPage } from "./prejoin.js";
@@ -9,7 +9,6 @@ import { type RelayConfig, fetchConfig } from "./relay.js";
 import { bootPage, startPage } from "./start.js";
 import { applyTheme } from "./theme.js";
 import { obtainIdentity, obtainToken } from "./token.js";
-
 
 /** Paths of the hashed assets, which the build puts in. */
 declare const WORKER_PATH: string;
@@ -61,6 +60,7 @@ class ConsultPage {
   async #join(link: Link, choice: Choice): Promise<void> {
     this.#show(bootPage());
     const codec = preferredCodec();
+    const slots = slotCounts();
     try {
       const room = await connect(location.origin, {
         token: () => this.#token(link),
@@ -73,6 +73,7 @@ class ConsultPage {
         },
         acceptUnsealed: true,
         ...(codec ? { videoCodec: codec } : {}),
+        ...(slots ? { slots } : {}),
         worker: () => new Worker(WORKER_PATH, { type: "module" }),
         wasm: new URL(WASM_PATH, location.origin),
       });

@@ -80,6 +80,30 @@ export async function launchChromium(flags = [], { inside } = {}) {
   };
 }
 
+/**
+ * Chromium as people have it: of its tabs only the one in front is visible. (Playwright has every
+ * page believe that it is in front.) Its pages have `toFront`.
+ */
+export async function launchChromiumWithTabs(flags = []) {
+  const browser = await puppeteer.launch({
+    executablePath: CHROMIUM,
+    headless: true,
+    args: ["--no-sandbox", ...CHROMIUM_FLAGS, ...flags],
+    defaultViewport: { width: 1280, height: 800 },
+  });
+  return {
+    name: "chromium with tabs",
+    async open(url, before) {
+      const page = await browser.newPage();
+      const errors = listen(page);
+      if (before) await page.evaluateOnNewDocument(before);
+      await page.goto(url);
+      return wrap(page, errors, { toFront: () => page.bringToFront() });
+    },
+    close: () => browser.close(),
+  };
+}
+
 /** A program that is the browser in a network namespace. */
 function wrapper(directory, namespace) {
   const path = join(directory, "chromium-inside");
