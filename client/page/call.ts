@@ -205,7 +205,10 @@ export class CallPage {
         this.#shown.delete(track.track);
         this.#onTrack(track);
       }),
-      room.on("track-paused", () => this.#quality.draw()),
+      room.on("track-paused", () => {
+        this.#quality.draw();
+        this.#drawMarks();
+      }),
       room.on("speaker", () => this.#drawSpeaker()),
       room.on("subscription-refused", ({ error }) => this.#complain(error)),
       room.on("publication-updated", ({ publication, blocked }) => {
@@ -445,6 +448,7 @@ export class CallPage {
     const tracks = this.#tracksOf(key).map((track) => ({
       seal: this.#room.sealOf(track.track),
       muted: track.muted,
+      withheld: !this.#shown.has(track.track) || this.#room.isPaused(track),
       ...(track.blocked === undefined ? {} : { blocked: track.blocked }),
     }));
     const mark = markOf(tracks, hasKey, Date.now(), keys);

@@ -31,6 +31,8 @@ export const OUTSIDE: Mark = {
 export interface SealedTrack {
   seal: OpenCounters | undefined;
   muted: boolean;
+  /** No slot shows it, or the relay withholds it: no frames are due. */
+  withheld?: boolean;
   blocked?: string;
 }
 
@@ -74,6 +76,13 @@ export function markOf(
   }
   const open = live.filter(({ seal }) => seal?.state === "open");
   if (open.length > 0 && open.every(({ seal }) => now - (seal?.lastOpened ?? 0) > STALLED_MS)) {
+    if (open.every(({ withheld }) => withheld)) {
+      return {
+        state: "waiting",
+        label: "Not received",
+        explanation: "Frames opened before. At the moment the relay sends you none of this.",
+      };
+    }
     return {
       state: "waiting",
       label: "Stalled",

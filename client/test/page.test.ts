@@ -49,6 +49,10 @@ test("frames that stopped coming are not called live, silence beside a live pict
   assert.equal(markOf([{ seal: stale, muted: false }], true, NOW).label, "Stalled");
   assert.equal(markOf([{ seal: stale, muted: false }, ...tile("open")], true, NOW).state, "sealed");
   assert.equal(markOf([{ seal: stale, muted: true }], true, NOW).state, "sealed");
+  const withheld = { seal: stale, muted: false, withheld: true };
+  assert.equal(markOf([withheld], true, NOW).label, "Not received");
+  assert.equal(markOf([withheld, { seal: stale, muted: false }], true, NOW).label, "Stalled");
+  assert.equal(markOf([withheld, ...tile("open")], true, NOW).state, "sealed");
 });
 
 test("the call is sealed only if every tile is", () => {
