@@ -61,7 +61,7 @@ function transport({ transport: facts }: RoomStats): HTMLElement {
       figure("Estimate, to the relay", bitrate(facts.estimate)),
       figure("Estimate, from the relay", bitrate(facts.relayEstimate)),
       figure("Hop encryption", facts.dtls ?? "–"),
-      figure("SRTP profile", facts.srtpProfile ?? "–"),
+      figure("SRTP", facts.srtpProfile ?? "–"),
     ),
   );
 }
@@ -89,7 +89,7 @@ function sendRow(stats: SendStats): HTMLElement {
 const LIMITATIONS: Readonly<Record<string, string>> = { bandwidth: "the connection", cpu: "this device" };
 
 function layer({ active, width, height, bitrate: rate }: EncodingStats): string {
-  if (!active) return "nobody needs it";
+  if (!active) return "not needed";
   return width && height ? `${width} × ${height}, ${bitrate(rate)}` : "not sent";
 }
 

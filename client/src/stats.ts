@@ -203,10 +203,13 @@ function received(row: Row): Received {
 
 /** A line's encodings, and what they come to together. */
 function sum(encodings: readonly [Row, MediaStats][]): MediaStats & { encodings: EncodingStats[] } {
-  const pixels = ({ width, height }: MediaStats): number => (width ?? 0) * (height ?? 0);
-  const ordered = [...encodings].sort(([, a], [, b]) => pixels(a) - pixels(b));
+  // What was never sent has no size yet; the larger ones are the first to be left out.
+  const pixels = ({ width, height }: MediaStats): number => (width !== null && height !== null ? width * height : Infinity);
+  const ordered = [...encodings].sort(([, a], [, b]) => (pixels(a) < pixels(b) ? -1 : Number(pixels(a) > pixels(b))));
   const all = ordered.map(([, stats]) => stats);
-  const largest = ordered.findLast(([row, { bitrate }]) => row["active"] !== false && bitrate !== 0)?.[1] ?? all.at(-1);
+  const sent = ([row, { bitrate, width }]: [Row, MediaStats]): boolean =>
+    row["active"] !== false && bitrate !== 0 && width !== null;
+  const largest = ordered.findLast(sent)?.[1] ?? all[0];
   if (!largest) throw new RangeError("a line has at least one encoding");
   const known = all.flatMap(({ bitrate }) => bitrate ?? []);
   const losses = all.flatMap(({ lossRatio }) => lossRatio ?? []);
