@@ -1,6 +1,6 @@
 """A GStreamer webrtcbin client that publishes by WHIP or plays by WHEP. Prints JSON lines.
 
-usage: gst_peer.py publish|play URL TOKEN [--frames N] [--seconds S]
+usage: gst_peer.py publish|play URL TOKEN [--red] [--frames N] [--seconds S]
 
 play: exit code 0 once N video frames and N audio buffers were decoded.
 """
@@ -31,9 +31,15 @@ webrtcbin name=rtc bundle-policy=max-bundle
 videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=180,framerate=15/1
   ! vp8enc deadline=1 cpu-used=8 keyframe-max-dist=30 ! rtpvp8pay picture-id-mode=15-bit
   ! application/x-rtp,media=video,encoding-name=VP8,payload=96 ! rtc.
-audiotestsrc is-live=true wave=sine ! audioconvert ! audioresample ! opusenc ! rtpopuspay
-  ! application/x-rtp,media=audio,encoding-name=OPUS,payload=97 ! rtc.
+audiotestsrc is-live=true wave=sine ! audioconvert ! audioresample ! opusenc ! rtpopuspay pt=97
 """
+PLAIN = "! application/x-rtp,media=audio,encoding-name=OPUS,payload=97 ! rtc."
+# Each packet repeats the frame before it (RFC 2198). webrtcbin leaves RED out of its offers, so to it
+# this is Opus; what it offers and what it is answered are rewritten.
+REDUNDANT = (
+    "! rtpredenc pt=63 distance=1"
+    " ! capssetter caps=application/x-rtp,media=audio,encoding-name=OPUS,payload=63 ! rtc."
+)
 PLAY = "webrtcbin name=rtc bundle-policy=max-bundle fakesrc name=unused num-buffers=0 ! fakesink"
 
 
@@ -73,7 +79,8 @@ class Peer:
         self.seen = {"video": 0, "audio": 0}
         self.location = None
         self.lock = threading.Lock()
-        self.pipeline = Gst.parse_launch(PUBLISH if args.role == "publish" else PLAY)
+        publish = PUBLISH + (REDUNDANT if args.red else PLAIN)
+        self.pipeline = Gst.parse_launch(publish if args.role == "publish" else PLAY)
         self.rtc = self.pipeline.get_by_name("rtc")
         # libnice leaves loopback out unless it is told; the relay under test is there.
         # The reference is kept: webrtcbin loses its agent when Python lets go of a floating one.
@@ -135,8 +142,15 @@ class Peer:
         sdp = self.rtc.get_property("local-description").sdp.as_text()
         # webrtcbin wrote the fingerprint of the certificate that it would have used by itself.
         sdp = re.sub(r"a=fingerprint:\S+ \S+", f"a=fingerprint:sha-256 {fingerprint(self.pem)}", sdp)
+        if self.args.red:
+            sdp = re.sub(r"(m=audio .* 63)\b", r"\1 97", sdp)
+            sdp = sdp.replace("a=fmtp:63 sprop", "a=fmtp:97 sprop")
+            over_opus = r"a=rtpmap:63 red/48000/2\r\na=fmtp:63 97/97\r\na=rtpmap:97 opus/48000/2"
+            sdp = re.sub(r"a=rtpmap:63 OPUS/48000(/2)?", over_opus, sdp)
         status, headers, body = http("POST", self.args.url, self.args.token, sdp.encode())
-        print(json.dumps({"state": "negotiated", "status": status}), flush=True)
+        body, red = re.subn(r"a=rtpmap:63 red/48000/2", "a=rtpmap:63 OPUS/48000/2", body)
+        body = re.sub(r"a=fmtp:63 97/97\r\n", "", body)
+        print(json.dumps({"state": "negotiated", "status": status, "red": red > 0}), flush=True)
         if status != 201:
             print(json.dumps({"state": "failed", "error": body}), flush=True)
             return
@@ -173,6 +187,7 @@ def main():
     parser.add_argument("role", choices=["publish", "play"])
     parser.add_argument("url")
     parser.add_argument("token")
+    parser.add_argument("--red", action="store_true")
     parser.add_argument("--frames", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
     args = parser.parse_args()

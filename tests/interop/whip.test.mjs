@@ -33,7 +33,7 @@ describe("WHIP and WHEP", () => {
       const published = await publisher.line("done", 30);
       assert.equal(published.delete, 200);
       assert.equal(await publisher.exited, 0);
-      return { played, published };
+      return { played, published, publisher };
     } finally {
       publisher.kill();
     }
@@ -82,6 +82,15 @@ describe("WHIP and WHEP", () => {
       (url, token) => gstreamer("publish", url, token),
       (url, token) => aiortc("play", url, token, "--frames", "50"),
     );
+  });
+
+  test("GStreamer with redundant audio (RFC 2198) to aiortc, which knows none", async () => {
+    const { publisher } = await publishAndPlay(
+      "gst-red",
+      (url, token) => gstreamer("publish", url, token, "--red"),
+      (url, token) => aiortc("play", url, token, "--frames", "50"),
+    );
+    assert.ok(publisher.lines.find(({ state }) => state === "negotiated").red, "redundancy was negotiated");
   });
 
   test("aiortc to GStreamer", async () => {
