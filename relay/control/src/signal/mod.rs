@@ -7,9 +7,10 @@
 //! up behind a slow client is bounded, and nobody else waits for it.
 
 mod message;
+mod response;
 mod worker;
 
-pub(crate) use message::{keys_name, sealed_name};
+pub(crate) use response::{keys_name, sealed_name};
 
 use crate::clock::Stopwatch;
 use crate::http::App;

@@ -1,6 +1,7 @@
 //! Does a socket's requests, one after the other.
 
-use super::message::{Envelope, Request, Response};
+use super::message::{Envelope, Request};
+use super::response::Response;
 use crate::clock::{self, Stopwatch};
 use crate::http::App;
 use crate::refusal::{Code, Refusal};
