@@ -293,6 +293,17 @@ fn sampled_ticks(thread: ThreadId) -> io::Result<(u64, u64)> {
     }
 }
 
+/// Runs the calling thread with this real-time priority; 0: as any other.
+///
+/// # Errors
+/// If the system does not permit it.
+pub fn prioritise(priority: u8) -> io::Result<()> {
+    match priority {
+        0 => Ok(()),
+        priority => sealcast_io::run_realtime(priority),
+    }
+}
+
 /// Pins the calling thread, and what it starts from now on, to one CPU.
 ///
 /// # Errors

@@ -109,18 +109,33 @@ pub struct Report {
     pub load: f64,
     /// Length of each measurement.
     pub seconds: f64,
+    /// Real-time priority of the shard's thread and of the timer's; 0: none.
+    pub realtime: u8,
     /// The shapes.
     pub shapes: Vec<Shape>,
 }
 
 impl Report {
+    /// What its files are called.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self.realtime {
+            0 => "dwell",
+            _ => "dwell-realtime",
+        }
+    }
+
     /// The table, as text.
     #[must_use]
     pub fn table(&self) -> String {
         let mut out = format!(
-            "dwell, µs; the rate is that at which the shard's thread uses {:.0} % of its core; {} s each\n",
+            "dwell, µs; the rate is that at which the shard's thread uses {:.0} % of its core; {} s each{}\n",
             100.0 * self.load,
-            self.seconds
+            self.seconds,
+            match self.realtime {
+                0 => String::new(),
+                priority => format!("; its thread and the timer's by SCHED_FIFO at {priority}"),
+            }
         );
         // Writing to a string cannot fail.
         for shape in &self.shapes {
@@ -230,6 +245,7 @@ mod tests {
         let report = Report {
             load: 0.5,
             seconds: 1.0,
+            realtime: 0,
             shapes: vec![Shape {
                 receivers: 20,
                 frame: 1,

@@ -18,17 +18,18 @@ pub struct Noise {
 }
 
 impl Noise {
-    /// Starts it on `cpu`; it wakes every `interval`.
+    /// Starts it on `cpu`; it wakes every `interval`, with this real-time priority, or 0 for none.
     ///
     /// # Errors
     /// If there can be no thread.
-    pub fn start(cpu: usize, interval: Duration) -> Result<Noise> {
+    pub fn start(cpu: usize, interval: Duration, priority: u8) -> Result<Noise> {
         let (late, stop) = (Arc::new(Histogram::default()), Arc::default());
         let (record, stopped): (_, Arc<AtomicBool>) = (Arc::clone(&late), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name("noise".into())
             .spawn(move || {
                 cpu::pin_to(cpu)?;
+                cpu::prioritise(priority)?;
                 while !stopped.load(Relaxed) {
                     let due = clock::now() + interval;
                     clock::sleep(interval);
@@ -46,7 +47,7 @@ impl Noise {
     /// Ends it, and says how late it was.
     ///
     /// # Errors
-    /// If it could not run on its CPU.
+    /// If it could not run on its CPU, or with its priority.
     pub fn stop(mut self) -> Result<Snapshot> {
         self.stop.store(true, Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -68,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_timer_is_never_early() {
-        let noise = Noise::start(0, Duration::from_micros(200)).unwrap();
+        let noise = Noise::start(0, Duration::from_micros(200), 0).unwrap();
         while noise.late.snapshot().count() < 20 {
             clock::sleep(Duration::from_millis(1));
         }

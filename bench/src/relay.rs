@@ -74,10 +74,12 @@ impl Relay {
         let (io, port) = ShardIo::bind_in(&config, context, clock, Box::new(deliver), mesh)?;
         let address = *port.udp.first().ok_or("the shard has no socket")?;
         let (to_us, thread_id) = channel();
+        let priority = config.realtime_priority;
         let thread = std::thread::Builder::new()
             .name("shard-0".into())
             .spawn(move || {
                 cpu::pin_to(cpu)?;
+                cpu::prioritise(priority)?;
                 to_us
                     .send(ThreadId::current())
                     .map_err(std::io::Error::other)?;

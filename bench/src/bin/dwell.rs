@@ -63,6 +63,9 @@ struct Arguments {
     /// One message in so many is asked for its transmit timestamp.
     #[arg(long, default_value_t = 128)]
     stamp_interval: u32,
+    /// Real-time priority of the shard's thread, and of the one that only sleeps; 0: none.
+    #[arg(long, default_value_t = 0)]
+    realtime: u8,
 }
 
 fn main() -> ExitCode {
@@ -83,11 +86,12 @@ fn measure(arguments: &Arguments) -> Result<()> {
     let report = Report {
         load: arguments.load,
         seconds: arguments.seconds,
+        realtime: arguments.realtime,
         shapes,
     };
     Results::new(&report, &report.verdicts()).publish(
         &arguments.place.out,
-        "dwell",
+        report.name(),
         &report.table(),
         report.page(),
     )
@@ -120,6 +124,7 @@ impl<'a> Measured<'a> {
         let (profile, interval) = (Profile::AeadAes256Gcm, arguments.stamp_interval);
         let setting = Setting::connect(&arguments.place, profile, receivers, features, |config| {
             config.stamp_interval = interval;
+            config.realtime_priority = arguments.realtime;
         })?;
         Ok(Measured {
             arguments,
@@ -130,11 +135,11 @@ impl<'a> Measured<'a> {
 
     fn measure(&mut self, frame: usize) -> Result<Shape> {
         let arguments = self.arguments;
-        let idle_before = idle_noise(arguments.place.cpu)?;
+        let idle_before = idle_noise(arguments)?;
         let receivers = self.setting.receivers;
         let rate = self.rate_at_load(frame)?;
         let seconds = Duration::from_secs_f64(arguments.seconds);
-        let noise = Noise::start(arguments.place.cpu, BUSY_TICK)?;
+        let noise = Noise::start(arguments.place.cpu, BUSY_TICK, arguments.realtime)?;
         let stats = std::sync::Arc::clone(self.setting.relay.stats());
         let mut before = None;
         let ran = self.run(rate, frame, seconds, |stats| {
@@ -143,7 +148,7 @@ impl<'a> Measured<'a> {
         let [software, none, out, lost, sent] = counted(&stats);
         let now = stages(&stats);
         let busy = noise.stop()?;
-        let idle = idle_before.plus(&idle_noise(arguments.place.cpu)?);
+        let idle = idle_before.plus(&idle_noise(arguments)?);
         self.setting.relay.check()?;
 
         let (before, counted_before) = before.ok_or("nothing was measured")?;
@@ -220,8 +225,8 @@ impl<'a> Measured<'a> {
 }
 
 /// Timer lateness on the shard's CPU while nothing is sent.
-fn idle_noise(cpu: usize) -> Result<Snapshot> {
-    let noise = Noise::start(cpu, IDLE_TICK)?;
+fn idle_noise(arguments: &Arguments) -> Result<Snapshot> {
+    let noise = Noise::start(arguments.place.cpu, IDLE_TICK, arguments.realtime)?;
     clock::sleep(IDLE);
     noise.stop()
 }

@@ -46,7 +46,7 @@ struct Part {
 }
 
 /// In the order of what they need of the machine: first what does not mind its noise.
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     Part {
         name: "instructions",
         what: "instructions per forwarded packet, against the committed counts",
@@ -126,6 +126,15 @@ const PARTS: [Part; 8] = [
         arguments: &[],
         results: "memory",
         judged: true,
+        limit: Duration::from_secs(120),
+    },
+    Part {
+        name: "zerocopy",
+        what: "MSG_ZEROCOPY and io_uring beside what is shipped, over loopback",
+        program: Some("zerocopy"),
+        arguments: &["--repetitions", "3"],
+        results: "zerocopy",
+        judged: false,
         limit: Duration::from_secs(120),
     },
 ];

@@ -15,11 +15,16 @@
     reason = "system calls that the standard library does not offer"
 )]
 
+use bench::cli::Place;
+use bench::report::chart::{Bar, bars};
+use bench::report::{Page, Results, short};
 use bench::sink::set_option;
 use bench::veth::Veth;
 use bench::{Result, clock, cpu};
 use clap::Parser;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use serde::Serialize;
+use std::fmt::Write as _;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -57,12 +62,34 @@ struct Arguments {
     /// Also over virtual Ethernet into another network namespace.
     #[arg(long)]
     veth: bool,
-    /// The CPU to measure on.
-    #[arg(long, default_value_t = 0)]
-    cpu: usize,
-    /// The CPU of the receivers.
-    #[arg(long, default_value_t = 1)]
-    other_cpu: usize,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// What one way of sending came to.
+#[derive(Debug, Serialize)]
+struct Row {
+    over: &'static str,
+    /// Datagrams of a message.
+    frame: usize,
+    way: &'static str,
+    /// CPU time per datagram, ns.
+    user: f64,
+    system: f64,
+    total: f64,
+    /// Times what `sendmmsg` took.
+    by: f64,
+    /// Share of lent buffers that the kernel says it copied after all.
+    copied: Option<f64>,
+    /// Share of what was sent that arrived.
+    arrived: f64,
+}
+
+/// A whole run.
+#[derive(Debug, Serialize)]
+struct Report {
+    repetitions: usize,
+    rows: Vec<Row>,
 }
 
 /// How a frame is handed over.
@@ -100,32 +127,92 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {
-    println!(
-        "{RECEIVERS} messages a frame, datagrams of {DATAGRAM} bytes; ns of CPU per datagram, medians of {}",
-        arguments.repetitions
-    );
-    println!(
-        "{:<10} {:>6} {:<30} {:>6} {:>7} {:>7} {:>10} {:>9} {:>9}",
-        "over", "frame", "", "user", "system", "total", "×sendmmsg", "copied", "arrived"
-    );
-    let loopback = Receivers::new(Ipv4Addr::LOCALHOST, arguments.other_cpu)?;
-    measure_over("loopback", Ipv4Addr::LOCALHOST, &loopback, arguments)?;
+    let mut report = Report {
+        repetitions: arguments.repetitions,
+        rows: Vec::new(),
+    };
+    let loopback = Receivers::new(Ipv4Addr::LOCALHOST, arguments.place.other_cpu)?;
+    let rows = measure_over("loopback", Ipv4Addr::LOCALHOST, &loopback, arguments)?;
+    report.rows.extend(rows);
     drop(loopback);
     if arguments.veth {
         let veth = Veth::new()?;
-        let receivers = veth.inside(|| Receivers::new(Veth::THERE, arguments.other_cpu))?;
-        measure_over("veth", Veth::HERE, &receivers, arguments)?;
+        let receivers = veth.inside(|| Receivers::new(Veth::THERE, arguments.place.other_cpu))?;
+        let rows = measure_over("veth", Veth::HERE, &receivers, arguments)?;
+        report.rows.extend(rows);
     }
-    Ok(())
+    let out = &arguments.place.out;
+    Results::new(&report, &[]).publish(out, "zerocopy", &report.table(), report.page())
+}
+
+impl Report {
+    fn table(&self) -> String {
+        let mut out = format!(
+            "{RECEIVERS} messages a frame, datagrams of {DATAGRAM} bytes; ns of CPU per datagram, medians of {}\n\
+             {:<10} {:>6} {:<30} {:>6} {:>7} {:>7} {:>10} {:>9} {:>9}\n",
+            self.repetitions,
+            "over",
+            "frame",
+            "",
+            "user",
+            "system",
+            "total",
+            "×sendmmsg",
+            "copied",
+            "arrived"
+        );
+        for row in &self.rows {
+            let copied = row
+                .copied
+                .map_or("–".into(), |c| format!("{:.0} %", 100.0 * c));
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                out,
+                "{:<10} {:>6} {:<30} {:>6.0} {:>7.0} {:>7.0} {:>10.2} {copied:>9} {:>7.0} %",
+                row.over,
+                row.frame,
+                row.way,
+                row.user,
+                row.system,
+                row.total,
+                row.by,
+                100.0 * row.arrived
+            );
+        }
+        out
+    }
+
+    fn page(&self) -> Page {
+        let bar = |(i, row): (usize, &Row)| Bar {
+            label: format!("{}, frames of {} · {}", row.over, row.frame, row.way),
+            parts: vec![(row.user, 0), (row.system, 1)],
+            note: format!("{} ns, ×{:.2}", short(row.total), row.by),
+            begins_group: i.is_multiple_of(Way::ALL.len()),
+            ..Bar::default()
+        };
+        let rows: Vec<Bar> = self.rows.iter().enumerate().map(bar).collect();
+        Page::new(
+            "Zero copy and io_uring",
+            "What sending costs by each way that the kernel offers, without sealing. What a local \
+             socket receives is copied after all, so this shows what lending buffers costs, and not \
+             what a network card saves.",
+        )
+        .plot(
+            "CPU per datagram, ns",
+            "Times what sendmmsg takes, by which the relay sends.",
+            &bars(&rows, &[("user", 0), ("system", 1)]),
+        )
+    }
 }
 
 fn measure_over(
-    name: &str,
+    over: &'static str,
     from: Ipv4Addr,
     receivers: &Receivers,
     arguments: &Arguments,
-) -> Result<()> {
-    cpu::pin_to(arguments.cpu)?;
+) -> Result<Vec<Row>> {
+    cpu::pin_to(arguments.place.cpu)?;
+    let mut rows = Vec::new();
     let mut meter = cpu::Meter::open(cpu::ThreadId::current());
     for segments in [1, 4, 16] {
         let frames = (arguments.packets / RECEIVERS / segments).max(1);
@@ -157,18 +244,23 @@ fn measure_over(
             let system = median(costs[i].iter().map(|c| c.1).collect());
             let total = median(costs[i].iter().map(|c| c.0 + c.1).collect());
             let by = total / *least.get_or_insert(total);
-            let share = match copied[i] {
-                (_, 0) => "–".into(),
-                (copied, of) => format!("{:.0} %", 100.0 * copied as f64 / of as f64),
-            };
-            println!(
-                "{name:<10} {segments:>6} {:<30} {user:>6.0} {system:>7.0} {total:>7.0} {by:>10.2} {share:>9} {:>7.0} %",
-                way.name(),
-                100.0 * arrived[i] as f64 / sent
-            );
+            rows.push(Row {
+                over,
+                frame: segments,
+                way: way.name(),
+                user,
+                system,
+                total,
+                by,
+                copied: match copied[i] {
+                    (_, 0) => None,
+                    (copied, of) => Some(copied as f64 / of as f64),
+                },
+                arrived: arrived[i] as f64 / sent,
+            });
         }
     }
-    Ok(())
+    Ok(rows)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -35,6 +35,8 @@ pub struct ShardIoConfig {
     pub id: ShardId,
     /// The core to pin the thread to, one of [`usable_cores`](crate::usable_cores).
     pub core: Option<usize>,
+    /// Real-time priority of the thread (`SCHED_FIFO`), 1..=99; 0: as any other thread.
+    pub realtime_priority: u8,
     /// The engine's size.
     pub shard: ShardConfig,
     /// UDP sockets: at most one for each address family and address.
@@ -75,6 +77,7 @@ impl ShardIoConfig {
         ShardIoConfig {
             id,
             core: None,
+            realtime_priority: 0,
             shard: ShardConfig::default(),
             udp: Vec::new(),
             tcp: Vec::new(),

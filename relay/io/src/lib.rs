@@ -21,5 +21,5 @@ mod udp;
 pub use clock::Clock;
 pub use config::{Bind, ShardIoConfig};
 pub use sealcast_shard::{MediaConfig, Mesh, SessionContext, ShardConfig};
-pub use sys::{interface_addresses, usable_cores};
+pub use sys::{interface_addresses, run_realtime, usable_cores};
 pub use thread::{EventSink, ShardIo, ShardPort, ShardThread, StartError};

@@ -3,7 +3,9 @@
 use crate::clock::Clock;
 use crate::config::ShardIoConfig;
 use crate::limits::{COALESCE_MAX, COMMANDS_PER_TURN, EVENT_RETRY, RECEIVE_ROUNDS, STOP_PATIENCE};
-use crate::sys::{Epoll, EventFd, Ready, ReceiveBatch, pin_to_core, prefetch, usable_cores};
+use crate::sys::{
+    Epoll, EventFd, Ready, ReceiveBatch, pin_to_core, prefetch, run_realtime, usable_cores,
+};
 use crate::tcp::{CONNECTION, TcpSide};
 use crate::udp::{Sending, UdpSide};
 use sealcast_model::limits::COMMAND_QUEUE;
@@ -519,12 +521,17 @@ impl ShardThread {
             return Err(StartError::Core { core, error });
         }
         let (io, port) = ShardIo::bind_in(config, context, clock, sink, mesh)?;
-        let core = config.core;
+        let (core, priority) = (config.core, config.realtime_priority);
         let thread = std::thread::Builder::new()
             .name(format!("shard-{}", config.id.0))
             .spawn(move || {
                 if let Some(Err(e)) = core.map(pin_to_core) {
                     tracing::warn!(error = %e, "a shard runs unpinned");
+                }
+                if priority > 0
+                    && let Err(e) = run_realtime(priority)
+                {
+                    tracing::warn!(error = %e, "a shard runs without real-time priority");
                 }
                 io.run()
             })?;

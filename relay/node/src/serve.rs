@@ -297,6 +297,7 @@ fn shard_config(
     };
     let mut config = ShardIoConfig::new(ShardId(id));
     config.core = core;
+    config.realtime_priority = u8::try_from(settings.media_realtime_priority.get()).unwrap_or(0);
     config.shard = ShardConfig {
         media: MediaConfig {
             rooms: settings.media_max_sessions.size(),

@@ -17,7 +17,7 @@ mod socket;
 mod steer;
 
 pub(crate) use affinity::pin_to_core;
-pub use affinity::usable_cores;
+pub use affinity::{run_realtime, usable_cores};
 pub(crate) use epoll::{Epoll, EventFd, Ready};
 pub(crate) use errqueue::{Left, take_error};
 pub use interfaces::interface_addresses;

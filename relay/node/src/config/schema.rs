@@ -256,6 +256,9 @@ schema! {
         "clients send then cross from core to core.";
     "media.pin" media_pin: bool = "true",
         "Keep each shard on a core of its own. Only with at most as many shards as cores.";
+    "media.realtime_priority" media_realtime_priority: Number<0, 99> = "0",
+        "Real-time priority of the shards' threads (SCHED_FIFO), where the system permits it; else they"
+        "run without and the log says so. 0: none. For cores that are the shards' own.";
     "media.audio_codecs" media_audio_codecs: Vec<AudioCodec> = r#"["opus", "red"]"#,
         "Audio codecs that are negotiated. \"red\" is Opus in which each packet repeats the one before,"
         "for those who offer it; it is of no use without \"opus\".";
