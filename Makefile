@@ -54,7 +54,7 @@ bench: setup-test ## measure everything: floor, Sealcast, stock; paced, saturate
 	@exec $(CARGO_TARGET_DIR)/release/suite $(if $(PARTS),--only $(PARTS))
 
 SECONDS ?= 60
-fuzz: ## fuzz every target (nightly, cargo-fuzz): make fuzz SECONDS=600; make test replays the corpora
+fuzz: setup-run ## fuzz every target for a minute each, or more: make fuzz SECONDS=600; make test does 5 s each
 	@CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/fuzz tests/fuzz/run $(SECONDS)
 
 FROM ?= 200

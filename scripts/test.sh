@@ -11,6 +11,9 @@ export SEALCAST_BIN=$target/release/sealcast SEALCAST_IMPAIR=$target/release/sea
 echo "» crates"
 cargo test --locked --workspace --quiet
 
+echo "» every fuzz target from its corpus, five seconds each (make fuzz: a minute each)"
+CARGO_TARGET_DIR=$target/fuzz tests/fuzz/run 5
+
 echo "» instructions per forwarded packet"
 cargo run --quiet --locked --release -p bench --bin instructions -- check
 

@@ -10,6 +10,7 @@ pub mod delivery;
 pub mod input;
 pub mod member;
 pub mod metadata;
+pub mod payload;
 pub mod red;
 pub mod rtcp;
 pub mod rtp;
@@ -17,8 +18,6 @@ pub mod rtx;
 pub mod sframe_header;
 pub mod sframe_open;
 pub mod twcc;
-pub mod vp8;
-pub mod vp9;
 
 /// A target's name, which is that of its corpus and of its program too, and the target.
 pub type Target = (&'static str, fn(&[u8]));
@@ -29,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     ("delivery", delivery::run),
     ("member", member::run),
     ("metadata", metadata::run),
+    ("payload", payload::run),
     ("red", red::run),
     ("rtcp", rtcp::run),
     ("rtp", rtp::run),
@@ -36,6 +36,4 @@ pub const TARGETS: &[Target] = &[
     ("sframe_header", sframe_header::run),
     ("sframe_open", sframe_open::run),
     ("twcc", twcc::run),
-    ("vp8", vp8::run),
-    ("vp9", vp9::run),
 ];
