@@ -167,6 +167,27 @@ mod tests {
             }
         }
 
+        /// Shadow: walk on from the newest place until the number is met.
+        #[test]
+        fn advancing_meets_the_number_at_its_next_turn(
+            first: u16, steps in prop::collection::vec((any::<u16>(), any::<bool>()), 0..30),
+        ) {
+            let mut seq = SeqExtender::new();
+            let mut newest = None;
+            for (s, known_newer) in [(first, true)].into_iter().chain(steps) {
+                if !known_newer {
+                    newest = newest.max(Some(seq.extend(s)));
+                    continue;
+                }
+                let place = seq.advance(s);
+                let walk = newest.map_or(0x1_0000..=0x1_ffff, |newest: u64| newest..=newest + 0xffff);
+                let met = walk.into_iter().find(|place| *place as u16 == s);
+                prop_assert_eq!(Some(place), met);
+                prop_assert_eq!(seq.newest(), met);
+                newest = met;
+            }
+        }
+
         #[test]
         fn a_true_line_with_small_reordering_comes_back(
             start: u16, jumps in prop::collection::vec(-300i64..3000, 1..300),

@@ -151,3 +151,120 @@ impl Segments {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        /// To a number so far from the next one.
+        Map(i64),
+        Skip(i64),
+        Attach(u64),
+        Detach,
+    }
+
+    /// Every number of the line, each by itself: what was not left out has a place.
+    #[derive(Default)]
+    struct Shadow {
+        source: Option<StreamLife>,
+        newest: Option<StreamLife>,
+        /// The incoming number at each place of the present attachment.
+        line: BTreeMap<u64, u64>,
+        next_sequence: u64,
+        next_out: u64,
+    }
+
+    impl Shadow {
+        fn place(&self, sequence: u64) -> Option<u64> {
+            let found = self.line.iter().find(|(_, of)| **of == sequence);
+            found.map(|(place, _)| *place)
+        }
+
+        /// What lies between, and was lost, keeps its place.
+        fn go_to(&mut self, sequence: u64) {
+            for lost in self.next_sequence..sequence {
+                self.line.insert(self.next_out, lost);
+                self.next_out += 1;
+            }
+            self.next_sequence = sequence;
+        }
+
+        fn map(&mut self, sequence: u64) -> Option<u64> {
+            if sequence >= self.next_sequence && self.source.is_some() {
+                self.go_to(sequence + 1);
+            }
+            self.place(sequence)
+        }
+
+        fn skip(&mut self, sequence: u64) {
+            if sequence >= self.next_sequence && self.source.is_some() {
+                self.go_to(sequence);
+                self.next_sequence += 1;
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn segments_are_a_line_of_single_numbers(
+            first_out in 0u64..0x1_0000,
+            ops in prop::collection::vec(prop_oneof![
+                8 => (-12i64..6).prop_map(Op::Map),
+                5 => (-3i64..4).prop_map(Op::Skip),
+                1 => (0x1_0000u64..0x1_0100).prop_map(Op::Attach),
+                1 => Just(Op::Detach),
+            ], 1..120),
+        ) {
+            let mut segments = Segments::new(first_out);
+            let mut shadow = Shadow { next_out: first_out, ..Shadow::default() };
+            for (stream, op) in (0..).zip(ops) {
+                match op {
+                    Op::Attach(sequence) => {
+                        let source = StreamLife { stream, epoch: 0 };
+                        segments.attach(source, sequence);
+                        (shadow.source, shadow.newest) = (Some(source), Some(source));
+                        shadow.line.clear();
+                        shadow.next_sequence = sequence;
+                    }
+                    Op::Detach => {
+                        segments.detach();
+                        shadow.source = None;
+                        shadow.line.clear();
+                    }
+                    Op::Map(step) => {
+                        let sequence = shadow.next_sequence.saturating_add_signed(step);
+                        prop_assert_eq!(segments.map(sequence), shadow.map(sequence));
+                    }
+                    Op::Skip(step) => {
+                        let sequence = shadow.next_sequence.saturating_add_signed(step);
+                        segments.skip(sequence);
+                        shadow.skip(sequence);
+                    }
+                }
+                prop_assert!(segments.row.len() <= REWRITER_SEGMENTS);
+                let next = shadow.next_sequence;
+                for sequence in next.saturating_sub(20)..next + 3 {
+                    let passed = shadow.newest.is_some_and(|s| segments.has_passed(s, sequence));
+                    prop_assert_eq!(passed, shadow.newest.is_some() && sequence < next);
+                    // Nobody asks for what is to come.
+                    if shadow.source.is_some() && sequence < next {
+                        prop_assert_eq!(segments.clone().map(sequence), shadow.place(sequence));
+                    }
+                }
+                for place in shadow.next_out.saturating_sub(20)..shadow.next_out {
+                    let origin = shadow.line.get(&place).zip(shadow.source);
+                    let origin = origin.map(|(sequence, source)| Origin {
+                        source,
+                        sequence: *sequence,
+                        index: place,
+                    });
+                    prop_assert_eq!(segments.origin(place as u16), origin);
+                }
+            }
+        }
+    }
+}
