@@ -235,13 +235,17 @@ impl<'a> Pair<'a> {
     }
 
     /// The same where the second one is of another source: the last ones of the old source may
-    /// have been lost.
+    /// have been lost, or have come before the start of the key frame with which it was joined.
     fn change(&self) -> Option<String> {
         let numbers = &self.incoming?.numbers;
         let a = self.a.tag.number;
+        let of = source(&self.a.tag);
         let rest = numbers.range(a + 1..);
         let newest = numbers.last_key_value().map_or(a, |(n, _)| *n);
-        let received = rest.filter(|(_, seen)| !seen.late).count() as u64;
+        let received = rest.filter(|(number, seen)| {
+            !seen.late && !self.outgoing.overtook(of, **number, seen.step)
+        });
+        let received = received.count() as u64;
         let lost = u64::from(newest.saturating_sub(a)).saturating_sub(received);
         let holes = self.holes();
         (holes > lost).then(|| format!("{holes} numbers left out, {lost} lost"))

@@ -111,6 +111,28 @@ impl Descriptors {
     }
 }
 
+impl Descriptors {
+    /// As [`read`](Descriptors::read), of a descriptor that was read before.
+    fn peek(&self, descriptor: &[u8]) -> FrameLayers {
+        let fields = MandatoryFields::parse(descriptor).ok();
+        let number = fields.map(|fields| self.frame_numbers.peek(fields.frame_number));
+        let is_past = number.is_some_and(|number| number < self.since);
+        let (reader, structure) = match is_past {
+            true => (self.past.as_deref(), self.structure.wrapping_sub(1)),
+            false => (Some(&self.reader), self.structure),
+        };
+        let read = reader.and_then(|reader| reader.peek(descriptor).ok());
+        match read.zip(number) {
+            Some((read, number)) => described(read, number, structure),
+            None => FrameLayers::Unreadable(UnreadableFrame {
+                number,
+                is_past,
+                ends_frame: fields.is_some_and(|fields| fields.end_of_frame),
+            }),
+        }
+    }
+}
+
 fn described(read: DependencyDescriptor, number: u64, structure: u32) -> FrameLayers {
     FrameLayers::Described(DescribedFrame {
         number,
@@ -334,6 +356,11 @@ impl RtpStream {
         self.descriptors
             .get_or_insert_default()
             .read(sequence, descriptor)
+    }
+
+    /// As [`describe`](RtpStream::describe), of a packet that was described before.
+    pub(crate) fn describe_again(&self, descriptor: &[u8]) -> Option<FrameLayers> {
+        Some(self.descriptors.as_ref()?.peek(descriptor))
     }
 
     /// How large its pictures are: the side of a square of as many pixels, 0 if unknown.

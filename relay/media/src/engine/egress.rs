@@ -421,9 +421,7 @@ impl<'a> Run<'a> {
             frame_number: packet
                 .frame_number
                 .map(|number| sub.rewriter.frame_number.map(number)),
-            active_targets: packet
-                .frame_number
-                .and_then(|number| sub.layers.active_targets(number)),
+            active_targets: sub.layers.active_targets(&packet.layers),
             capture_offset: self.capture_offset,
         };
         let len = self.send_one(sub, index, &fields, red, header, buf, packet, pool, egress);

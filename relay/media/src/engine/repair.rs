@@ -9,14 +9,14 @@ use crate::bwe::LostPacket;
 use crate::frame::{FrameInfo, PictureNumbers, Rewritten};
 use crate::header::{DEPENDENCY_DESCRIPTOR, Elements, HeaderTemplate, PacketFields};
 use crate::inbox::Row;
-use crate::layers::Selection;
+use crate::layers::{FrameLayers, Selection};
 use crate::limits::{
     HEADER_MAX, NACKED_PER_DATAGRAM, POOL_RESERVE, ROUND_TRIP_DEFAULT, SWEEP_INTERVAL,
 };
 use crate::peer::Peer;
 use crate::repair::{HistoryLimits, NackGenerator, PacketHistory, RtxCause, RtxRefusal, RtxSender};
 use crate::rewriter::Origin;
-use crate::stream::Held;
+use crate::stream::{Held, RtpStream};
 use crate::subscription::{Retransmission, Subscription};
 use crate::timers::Timer;
 use sealcast_model::limits::PACKET_SLOT;
@@ -423,6 +423,7 @@ impl Engine {
         let rtt = receiver.round_trip.unwrap_or(ROUND_TRIP_DEFAULT);
         let (index, len) = Again {
             sub,
+            stream,
             held,
             origin,
             publisher,
@@ -466,6 +467,7 @@ pub(super) fn retransmission<'a>(
 /// A packet on its way to a subscriber for the second time.
 struct Again<'a> {
     sub: &'a mut Subscription,
+    stream: &'a RtpStream,
     held: &'a Held,
     origin: Origin,
     publisher: &'a Peer,
@@ -488,6 +490,7 @@ impl Again<'_> {
     ) -> Result<(u64, usize), Option<RtxRefusal>> {
         let Again {
             sub,
+            stream,
             held,
             origin,
             publisher,
@@ -517,9 +520,13 @@ impl Again<'_> {
                 .map(|tl0| sub.rewriter.tl0_pic_idx.map(tl0.into()) as u8),
         });
         let described = descriptor.and_then(|d| MandatoryFields::parse(d).ok());
+        let layers = descriptor
+            .and_then(|descriptor| stream.describe_again(descriptor))
+            .or(frame.layers.map(FrameLayers::Bits))
+            .unwrap_or(FrameLayers::Unknown);
         let decided = sub
             .layers
-            .recall(described, frame.layers.as_ref(), header.timestamp);
+            .recall(&layers, header.timestamp, stream.decode_targets());
         let Selection::Forward { ends_picture } = decided else {
             return Err(None);
         };
@@ -527,7 +534,7 @@ impl Again<'_> {
             marker: header.marker || ends_picture,
             timestamp: sub.rewriter.peek_timestamp(header.timestamp),
             frame_number: described.map(|d| sub.rewriter.frame_number.map(d.frame_number)),
-            active_targets: described.and_then(|d| sub.layers.active_targets(d.frame_number)),
+            active_targets: sub.layers.active_targets(&layers),
             ..fields
         };
         let Retransmission { sender, template } = sub.retransmission.as_deref_mut().ok_or(None)?;

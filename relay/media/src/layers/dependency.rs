@@ -2,10 +2,7 @@
 
 use super::fates::{Fate, FrameWindow, Pictures};
 use super::{Layers, Selection, UnreadableFrame};
-use sealcast_rtp::dd::{
-    Dti, FrameDependencies, MAX_DECODE_TARGETS, MandatoryFields, TemplateStructure,
-};
-use sealcast_rtp::seq::newer32;
+use sealcast_rtp::dd::{Dti, FrameDependencies, MAX_DECODE_TARGETS, TemplateStructure};
 
 /// A packet's frame, as its dependency descriptor tells.
 #[derive(Clone, Copy, Debug)]
@@ -108,12 +105,19 @@ struct PictureFate {
     sent: bool,
 }
 
+/// A decode target that is followed, and its highest spatial layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Followed {
+    target: usize,
+    top: u8,
+}
+
 /// Follows one decode target at a time. Within a picture it does not turn to another once something
 /// of it was forwarded: what ended the picture would not be its end.
 #[derive(Clone, Debug)]
 pub(super) struct DependencySelector {
     /// The decode target in force, once a structure was seen.
-    current: Option<usize>,
+    current: Option<Followed>,
     /// The structure that it is of.
     structure: u32,
     /// What `target` was chosen from.
@@ -121,8 +125,6 @@ pub(super) struct DependencySelector {
     target: usize,
     fates: FrameWindow,
     pictures: Pictures<PictureFate>,
-    /// Timestamp of the newest picture.
-    newest: Option<u32>,
     /// Decode targets of which a frame was left out since they could last be joined: their chains
     /// are broken for this receiver.
     lacking: u32,
@@ -145,6 +147,15 @@ struct Telling {
     explicit: Option<ActiveTargets>,
     /// The frame from which that holds.
     from: u64,
+    /// The newest frame that told anything.
+    told: u64,
+}
+
+impl Telling {
+    /// Whether a frame that comes late tells the receiver what no later one has told otherwise.
+    fn is_news(&self, described: &DescribedFrame) -> bool {
+        described.active.is_some() && self.explicit.is_none() && described.number >= self.told
+    }
 }
 
 impl DependencySelector {
@@ -160,7 +171,6 @@ impl DependencySelector {
                 top: 0,
                 sent: false,
             }),
-            newest: None,
             lacking: 0,
             lacked: false,
             telling: Telling::default(),
@@ -179,9 +189,21 @@ impl DependencySelector {
             self.chosen = Some((targets.version, limit));
             self.target = targets.choose(limit);
         }
+        if self.pictures.is_elsewhere(timestamp) {
+            self.pictures.clear();
+        }
         let mut wish = false;
         let fate = match self.fates.get(described.number) {
             Some(fate) => fate,
+            None if self.pictures.has_passed(timestamp) => {
+                // It is not known any more what of its picture was forwarded, and where that ended.
+                let fate = Fate {
+                    forwarded: false,
+                    closes: false,
+                };
+                self.fates.set(described.number, fate);
+                fate
+            }
             None => {
                 let fate;
                 (fate, wish) = self.decide(described, timestamp, targets);
@@ -211,6 +233,9 @@ impl DependencySelector {
         let known = frame.number.and_then(|number| self.fates.get(number));
         let forwarded = match known {
             Some(fate) => fate.forwarded,
+            None if self.pictures.has_passed(timestamp) => false,
+            // Among others that are.
+            None if self.is_among_unread(timestamp) => true,
             None if frame.is_past => !self.lacked,
             None => frame.number.is_some() || limit == Layers::ALL,
         };
@@ -234,23 +259,24 @@ impl DependencySelector {
         }
     }
 
-    /// What was decided of a packet before. What came before the subscription joined was not
-    /// decided, and can be had.
-    pub(super) fn recall(&self, fields: MandatoryFields) -> Selection {
-        let fate = self.fates.get_wire(fields.frame_number);
-        match fate.is_none_or(|fate| fate.forwarded) {
-            true => Selection::Forward {
-                ends_picture: fields.end_of_frame && fate.is_some_and(|fate| fate.closes),
-            },
-            false => Selection::Drop,
-        }
+    /// Whether the pictures before and after this one were forwarded unread: it is of their sequence.
+    fn is_among_unread(&self, timestamp: u32) -> bool {
+        let around = [
+            self.pictures.before(timestamp),
+            self.pictures.after(timestamp),
+        ];
+        around
+            .iter()
+            .all(|picture| picture.is_some_and(|picture| picture.target.is_none()))
     }
 
-    /// What to tell with a packet of the frame `number`. Frames from before the last change say
-    /// nothing: "it is valid until the next update in RTP packet sequence number order" (A.4).
-    pub(super) fn active_targets(&self, number: u16) -> Option<ActiveTargets> {
-        let since = number.wrapping_sub(self.telling.from as u16);
-        self.telling.explicit.filter(|_| since < 1 << 15)
+    /// What to tell with a packet of this frame. Frames from before the last change say nothing: "it
+    /// is valid until the next update in RTP packet sequence number order" (A.4). Neither do those of
+    /// another structure, whose decode targets are others.
+    pub(super) fn active_targets(&self, described: &DescribedFrame) -> Option<ActiveTargets> {
+        let applies =
+            described.structure == self.structure && described.number >= self.telling.from;
+        self.telling.explicit.filter(|_| applies)
     }
 
     fn decide(
@@ -269,13 +295,15 @@ impl DependencySelector {
         if is_present && self.structure != described.structure {
             (self.structure, self.current) = (described.structure, None);
             (self.lacked, self.lacking) = (self.lacked || self.lacking != 0, 0);
+            // Of its decode targets the receiver knows what this frame says.
+            (self.telling.known, self.telling.explicit) = (0, None);
         }
         if described.has_structure && in_order {
             // A key frame: whatever was left out is not referred to any more.
             self.lacking = 0;
         }
         let decodable = self.is_decodable(described);
-        let picture = self.follow(described, timestamp, targets, decodable && is_present);
+        let picture = self.follow(described, timestamp, targets, decodable);
         let indication = match picture.target {
             Some(target) => frame.dtis.get(target.into()),
             None => Dti::Required,
@@ -287,7 +315,7 @@ impl DependencySelector {
             self.pictures
                 .set(timestamp, PictureFate { sent, ..picture });
         }
-        let current = self.current.unwrap_or(self.target);
+        let current = self.current.map_or(self.target, |current| current.target);
         if is_present {
             // What comes late mends what is followed. Of other targets, something that came before it
             // may have been left out.
@@ -295,14 +323,14 @@ impl DependencySelector {
             let mends = if in_order { !0 } else { within };
             self.note_chains(frame, forwarded, mends);
         }
-        if forwarded && is_present && in_order {
+        if forwarded && is_present && (in_order || self.telling.is_news(described)) {
             self.note_active(described, current, targets);
         }
         // Either what we follow is broken, or what we want cannot be reached from here.
         let broken = !decodable && matches!(indication, Dti::Switch | Dti::Required);
         // Ways up in time come by themselves; to another spatial layer there may be none.
         let parted = targets.layers(current).spatial != targets.layers(self.target).spatial;
-        let stuck = parted && frame.dtis.get(self.target) != Dti::NotPresent;
+        let stuck = is_present && parted && frame.dtis.get(self.target) != Dti::NotPresent;
         (Fate { forwarded, closes }, broken || stuck)
     }
 
@@ -312,39 +340,59 @@ impl DependencySelector {
         let mut references = references.map(|diff| described.number.saturating_sub((*diff).into()));
         references.all(|reference| match self.fates.get(reference) {
             Some(fate) => fate.forwarded,
-            // What was lost may still come; what is forgotten may have been left out.
-            None => !self.fates.has_passed(reference) || self.lacking == 0,
+            // What is forgotten may have been left out.
+            None if self.fates.has_passed(reference) => self.lacking == 0,
+            // What was lost may still come. It can be decoded then, unless the chain that it is in
+            // was broken before.
+            None => self
+                .current
+                .is_none_or(|current| self.lacking >> current.target & 1 == 0),
         })
     }
 
-    /// What is decided of this frame's picture. The selector turns to its target if it `may`, and
-    /// this frame is one to do so with.
+    /// What is decided of this frame's picture. The selector turns to its target if this frame,
+    /// which may be `decodable`, is one to do so with.
     fn follow(
         &mut self,
         described: &DescribedFrame,
         timestamp: u32,
         targets: &DecodeTargets,
-        may: bool,
+        decodable: bool,
     ) -> PictureFate {
+        let is_present = described.structure == targets.structure;
+        let wanted = Some(Followed {
+            target: self.target,
+            top: targets.layers(self.target).spatial,
+        });
         let known = self.pictures.get(timestamp);
         if let Some(known) = known.filter(|known| known.sent) {
-            self.current = self.current.or(Some(self.target));
+            if is_present {
+                self.current = self.current.or(wanted);
+            }
             return known;
         }
         let current = match self.current {
-            None => self.target,
-            Some(_) if may && self.may_switch(described) => self.target,
-            Some(current) => current,
+            None if is_present => wanted,
+            Some(_) if is_present && decodable && self.may_switch(described) => wanted,
+            Some(current) if self.structure == described.structure => Some(current),
+            // Nothing was chosen of the frame's structure.
+            None | Some(_) => None,
         };
         let picture = PictureFate {
-            target: Some(current as u8),
-            top: targets.layers(current).spatial,
+            target: current.map(|current| current.target as u8),
+            top: current.map_or(u8::MAX, |current| current.top),
             sent: false,
         };
-        if self.newest.is_some_and(|newest| newer32(newest, timestamp)) {
-            // All of the picture comes late: it goes the way of those around it.
-            let around = known.or_else(|| self.pictures.before(timestamp));
-            let around = around.filter(|around| around.target.is_some());
+        if let Some(after) = self.pictures.after(timestamp) {
+            let around = match after.target {
+                // What follows was forwarded before its structure came, and may depend on all of
+                // this.
+                None if is_present => Some(after),
+                // All of the picture comes late: it goes the way of those around it.
+                _ => known
+                    .or_else(|| self.pictures.before(timestamp))
+                    .filter(|around| around.target.is_some()),
+            };
             let late = PictureFate {
                 sent: false,
                 ..around.unwrap_or(picture)
@@ -352,14 +400,17 @@ impl DependencySelector {
             self.pictures.set(timestamp, late);
             return late;
         }
-        (self.newest, self.current) = (Some(timestamp), Some(current));
+        self.current = current.or(self.current);
         self.pictures.set(timestamp, picture);
         picture
     }
 
     /// Whether the target can be decoded from this frame, which is decodable, on.
     fn may_switch(&self, described: &DescribedFrame) -> bool {
-        if self.current == Some(self.target) {
+        if self
+            .current
+            .is_some_and(|current| current.target == self.target)
+        {
             return false;
         }
         let intact = self.lacking >> self.target & 1 == 0;
@@ -398,6 +449,9 @@ impl DependencySelector {
             Some(told) if !described.has_structure => told.mask,
             _ => described.active.unwrap_or(telling.known),
         };
+        if described.active.is_some() || telling.explicit.is_some() {
+            telling.told = described.number;
+        }
         let quiet = telling.explicit.is_none() || described.has_structure;
         let told = ActiveTargets {
             count: targets.count,

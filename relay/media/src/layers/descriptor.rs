@@ -56,6 +56,10 @@ impl DescriptorSelector {
         timestamp: u32,
         limit: Layers,
     ) -> (Selection, bool) {
+        if self.pictures.is_elsewhere(timestamp) {
+            self.pictures.clear();
+            self.current = self.current.map(|(layers, _)| (layers, timestamp));
+        }
         let fate = match self.pictures.get(timestamp) {
             Some(fate) => fate,
             None => {
@@ -70,18 +74,6 @@ impl DescriptorSelector {
         let above = fate.top.is_some_and(|top| bits.spatial > top);
         let wish = above && is_newest && bits.spatial <= limit.spatial;
         (selection(fate, bits), wish)
-    }
-
-    /// What was decided of a packet before. What came before the subscription joined was not
-    /// decided, and can be had.
-    pub(super) fn recall(&self, bits: &LayerBits, timestamp: u32) -> Selection {
-        match self.pictures.get(timestamp) {
-            Some(fate) => selection(fate, bits),
-            None if self.pictures.has_passed(timestamp) => Selection::Drop,
-            None => Selection::Forward {
-                ends_picture: false,
-            },
-        }
     }
 
     fn decide(&mut self, bits: &LayerBits, timestamp: u32, limit: Layers) -> PictureFate {

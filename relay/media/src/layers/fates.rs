@@ -63,12 +63,6 @@ impl FrameWindow {
         })
     }
 
-    /// As [`get`](FrameWindow::get), by the 16 bits on the wire.
-    pub(super) fn get_wire(&self, number: u16) -> Option<Fate> {
-        let newest = self.newest?;
-        self.get(newest.checked_sub(u64::from((newest as u16).wrapping_sub(number)))?)
-    }
-
     /// Notes the fate of a frame; one that has passed is not noted.
     pub(super) fn set(&mut self, number: u64, fate: Fate) {
         if self.has_passed(number) {
@@ -89,64 +83,98 @@ impl FrameWindow {
     }
 }
 
-/// What was decided of the newest pictures, by RTP timestamp.
+/// What was decided of the newest pictures, by RTP timestamp. Of what is older than all of them
+/// nothing is known any more, and nothing is noted.
 #[derive(Clone, Debug)]
 pub(super) struct Pictures<T> {
-    /// Overwritten in turn.
+    /// In order of time from `oldest` on, around the end.
     ring: [(u32, T); PICTURES],
+    oldest: usize,
     len: usize,
-    next: usize,
 }
 
 /// Pictures remembered: about a second.
 const PICTURES: usize = 32;
+
+/// Ticks of 90 kHz, ten seconds: a picture that comes this long after a newer one is not late, but
+/// of another timeline. Histories that late packets come from are shorter.
+const JUMP: u32 = 900_000;
 
 impl<T: Copy> Pictures<T> {
     /// No pictures. `empty` is never seen.
     pub(super) const fn new(empty: T) -> Self {
         Pictures {
             ring: [(0, empty); PICTURES],
+            oldest: 0,
             len: 0,
-            next: 0,
         }
     }
 
-    /// Newest first, in the order in which they were noted.
-    fn iter(&self) -> impl Iterator<Item = &(u32, T)> {
-        let (new, old) = self.ring.split_at(self.next);
-        let known = old.iter().take(self.len.saturating_sub(self.next));
-        new.iter().rev().chain(known.rev())
+    /// The place of the `nth` newest picture.
+    fn place(&self, nth: usize) -> usize {
+        (self.oldest + self.len - 1 - nth) % PICTURES
+    }
+
+    /// Newest first.
+    fn iter(&self) -> impl Iterator<Item = (u32, T)> {
+        (0..self.len).map(|nth| self.ring[self.place(nth)])
     }
 
     pub(super) fn get(&self, timestamp: u32) -> Option<T> {
-        let found = self.iter().find(|(at, _)| *at == timestamp);
-        found.map(|(_, fate)| *fate)
+        let not_newer = self.iter().find(|(at, _)| !newer32(*at, timestamp));
+        not_newer
+            .filter(|(at, _)| *at == timestamp)
+            .map(|(_, fate)| fate)
     }
 
-    /// The latest of the pictures before this one, by timestamp.
+    /// The latest of the pictures before this one.
     pub(super) fn before(&self, timestamp: u32) -> Option<T> {
-        let ahead = |at: u32| timestamp.wrapping_sub(at);
-        let older = self.iter().filter(|(at, _)| newer32(timestamp, *at));
-        older
-            .min_by_key(|(at, _)| ahead(*at))
-            .map(|(_, fate)| *fate)
+        let older = self.iter().find(|(at, _)| newer32(timestamp, *at));
+        older.map(|(_, fate)| fate)
+    }
+
+    /// The first of the pictures after this one.
+    pub(super) fn after(&self, timestamp: u32) -> Option<T> {
+        let newer = self.iter().take_while(|(at, _)| newer32(*at, timestamp));
+        newer.last().map(|(_, fate)| fate)
     }
 
     /// Whether a picture is older than all that are remembered.
     pub(super) fn has_passed(&self, timestamp: u32) -> bool {
-        self.len == PICTURES && self.before(timestamp).is_none() && self.get(timestamp).is_none()
+        self.len == PICTURES && newer32(self.ring[self.oldest].0, timestamp)
+    }
+
+    /// Whether the timeline goes on elsewhere with this picture: the others are no guide to it.
+    pub(super) fn is_elsewhere(&self, timestamp: u32) -> bool {
+        let newest = self.iter().next().map(|(at, _)| at);
+        newest.is_some_and(|at| newer32(at.wrapping_sub(JUMP), timestamp))
+            && self.get(timestamp).is_none()
+    }
+
+    /// Forgets them all.
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
     }
 
     /// Notes what is decided of a picture, in place of what was.
     pub(super) fn set(&mut self, timestamp: u32, fate: T) {
-        let known = self.ring.iter_mut().take(self.len);
-        if let Some((_, old)) = known.into_iter().find(|(at, _)| *at == timestamp) {
-            *old = fate;
+        let newer = self.iter().take_while(|(at, _)| newer32(*at, timestamp));
+        let newer = newer.count();
+        if newer < self.len && self.ring[self.place(newer)].0 == timestamp {
+            self.ring[self.place(newer)].1 = fate;
             return;
         }
-        self.ring[self.next] = (timestamp, fate);
-        self.next = (self.next + 1) % PICTURES;
-        self.len = (self.len + 1).min(PICTURES);
+        if self.len < PICTURES {
+            self.len += 1;
+        } else if newer < PICTURES {
+            self.oldest = (self.oldest + 1) % PICTURES;
+        } else {
+            return;
+        }
+        for nth in 0..newer {
+            self.ring[self.place(nth)] = self.ring[self.place(nth + 1)];
+        }
+        self.ring[self.place(newer)] = (timestamp, fate);
     }
 }
 
@@ -181,40 +209,53 @@ mod tests {
                 for number in newest.saturating_sub(300)..newest + 10 {
                     let known = shadow.get(&number).filter(|_| number + 256 > newest);
                     prop_assert_eq!(window.get(number), known.copied(), "{} of {}", number, newest);
-                    if number + 256 > newest && number <= newest {
-                        prop_assert_eq!(window.get_wire(number as u16), known.copied());
-                    }
                 }
             }
         }
 
-        /// Shadow: a list of the last 32.
+        /// Shadow: a map, of which the 32 newest are left.
         #[test]
-        fn pictures_are_found_as_in_a_list(
+        fn pictures_are_found_as_in_a_map(
             times in prop::collection::vec(0u32..200, 1..120), ask in prop::collection::vec(0u32..200, 20),
         ) {
             let offset = u32::MAX - 100;
             let mut pictures = Pictures::new(0);
-            let mut shadow: Vec<(u32, usize)> = Vec::new();
+            let mut shadow: BTreeMap<u32, usize> = BTreeMap::new();
             for (n, time) in times.into_iter().enumerate() {
-                let timestamp = offset.wrapping_add(time);
-                pictures.set(timestamp, n);
-                let kept = shadow.len().saturating_sub(32);
-                match shadow[kept..].iter_mut().find(|(at, _)| *at == time) {
-                    Some((_, old)) => *old = n,
-                    None => shadow.push((time, n)),
+                pictures.set(offset.wrapping_add(time), n);
+                shadow.insert(time, n);
+                if shadow.len() > 32 {
+                    shadow.pop_first();
                 }
-                let kept = &shadow[shadow.len().saturating_sub(32)..];
+                let oldest = *shadow.keys().next().expect("one was noted");
                 for time in &ask {
                     let timestamp = offset.wrapping_add(*time);
-                    let known = kept.iter().find(|(at, _)| at == time).map(|(_, fate)| *fate);
-                    prop_assert_eq!(pictures.get(timestamp), known);
-                    let before = kept.iter().filter(|(at, _)| at < time).max_by_key(|(at, _)| *at);
-                    let passed = shadow.len() >= 32 && known.is_none() && before.is_none();
+                    let before = shadow.range(..time).next_back().map(|(_, fate)| *fate);
+                    let after = shadow.range(time + 1..).next().map(|(_, fate)| *fate);
+                    let passed = shadow.len() == 32 && *time < oldest;
+                    prop_assert_eq!(pictures.get(timestamp), shadow.get(time).copied());
+                    prop_assert_eq!(pictures.before(timestamp), before);
+                    prop_assert_eq!(pictures.after(timestamp), after);
                     prop_assert_eq!(pictures.has_passed(timestamp), passed);
-                    prop_assert_eq!(pictures.before(timestamp), before.map(|(_, fate)| *fate));
+                    prop_assert!(!pictures.is_elsewhere(timestamp));
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_timeline_that_jumps_is_another_one() {
+        let mut pictures = Pictures::new(0);
+        assert!(!pictures.is_elsewhere(7));
+        for (n, at) in [5_000_000u32, 4_000_000, 6_000_000].into_iter().enumerate() {
+            pictures.set(at, n);
+        }
+        assert!(!pictures.is_elsewhere(6_003_000) && !pictures.is_elsewhere(5_100_000));
+        assert!(pictures.is_elsewhere(5_099_999));
+        assert!(!pictures.is_elsewhere(4_000_000), "it is remembered");
+        assert!(pictures.is_elsewhere(6_000_000 + (1 << 31) + 1));
+        pictures.clear();
+        assert_eq!(pictures.get(6_000_000), None);
+        assert!(!pictures.is_elsewhere(7));
     }
 }

@@ -16,7 +16,6 @@ use dependency::DependencySelector;
 pub(crate) use dependency::{ActiveTargets, DecodeTargets, DescribedFrame};
 use descriptor::DescriptorSelector;
 pub(crate) use descriptor::LayerBits;
-use sealcast_rtp::dd::MandatoryFields;
 
 /// Spatial and temporal layers, each with those below it. Encodings of a simulcast, smallest first,
 /// count as spatial layers.
@@ -198,29 +197,30 @@ impl LayerSelector {
     }
 
     /// What was decided of a packet that is asked for again. One that came late may have been left
-    /// out although its place was not closed. `described` are the mandatory fields of its dependency
-    /// descriptor, `bits` the layer indices of its payload descriptor, where it has them.
+    /// out although its place was not closed. What came before the start of the key frame with which
+    /// the source was joined was not decided, and is so now.
     pub(crate) fn recall(
-        &self,
-        described: Option<MandatoryFields>,
-        bits: Option<&LayerBits>,
+        &mut self,
+        layers: &FrameLayers,
         timestamp: u32,
+        targets: Option<&DecodeTargets>,
     ) -> Selection {
-        match (&self.by, described, bits) {
-            (Selector::Described(by), Some(fields), _) => by.recall(fields),
-            (Selector::Bits(by), None, Some(bits)) => by.recall(bits, timestamp),
+        match (&self.by, layers) {
+            (Selector::Described(_), FrameLayers::Described(_) | FrameLayers::Unreadable(_))
+            | (Selector::Bits(_), FrameLayers::Bits(_)) => self.select(layers, timestamp, targets),
+            // Nothing is left out by what the packet does not tell.
             _ => Selection::Forward {
                 ends_picture: false,
             },
         }
     }
 
-    /// The decode targets that its receiver is to be told are active with a packet of the frame
-    /// `number`, if it does not know.
-    pub(crate) fn active_targets(&self, number: u16) -> Option<ActiveTargets> {
-        match &self.by {
-            Selector::Described(by) => by.active_targets(number),
-            Selector::Unknown | Selector::Bits(_) => None,
+    /// The decode targets that its receiver is to be told are active with a packet, if it does not
+    /// know.
+    pub(crate) fn active_targets(&self, layers: &FrameLayers) -> Option<ActiveTargets> {
+        match (&self.by, layers) {
+            (Selector::Described(by), FrameLayers::Described(frame)) => by.active_targets(frame),
+            _ => None,
         }
     }
 }

@@ -186,6 +186,26 @@ impl DescriptorReader {
     /// [`ParseError::Limit`] for more frame differences than [`MAX_FRAME_DIFFS`], or more layers or templates than
     /// there may be.
     pub fn read(&mut self, descriptor: &[u8]) -> Result<DependencyDescriptor, ParseError> {
+        let (frame, structure) = self.resolve(descriptor)?;
+        if structure.is_some() {
+            self.structure = structure;
+        }
+        Ok(frame)
+    }
+
+    /// As [`read`](DescriptorReader::read), of a descriptor that was read before: it replaces no structure.
+    ///
+    /// # Errors
+    /// Those of [`read`](DescriptorReader::read).
+    pub fn peek(&self, descriptor: &[u8]) -> Result<DependencyDescriptor, ParseError> {
+        self.resolve(descriptor).map(|(frame, _)| frame)
+    }
+
+    /// Reads a descriptor, and the structure that it carries.
+    fn resolve(
+        &self,
+        descriptor: &[u8],
+    ) -> Result<(DependencyDescriptor, Option<TemplateStructure>), ParseError> {
         let mandatory = MandatoryFields::parse(descriptor)?;
         let mut bits = BitReader::new(descriptor.get(MANDATORY_LEN..).unwrap_or_default());
         let extended = if descriptor.len() > MANDATORY_LEN {
@@ -198,12 +218,11 @@ impl DescriptorReader {
                 .structure
                 .as_ref()
                 .ok_or(ParseError::Value("descriptor before any structure"))?;
-            return read_frame(&mut bits, mandatory, extended, structure);
+            return Ok((read_frame(&mut bits, mandatory, extended, structure)?, None));
         }
         let structure = read_structure(&mut bits)?;
         let frame = read_frame(&mut bits, mandatory, extended, &structure)?;
-        self.structure = Some(structure);
-        Ok(frame)
+        Ok((frame, Some(structure)))
     }
 }
 
