@@ -5,20 +5,13 @@ use crate::model::{Codec, OpusParams, VideoParams};
 use crate::peer::SenderParams;
 use crate::result::Limits;
 use crate::slo::{Slo, SloError};
-use sealcast_netsim::{ConfigError, LinkConfig};
+use sealcast_netsim::LinkConfig;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Clients of one plan at most: what file descriptors and memory of one machine carry.
-pub const MAX_CLIENTS: u64 = 20_000;
-/// Streams that a client sends or receives, of each kind, at most (the relay's own limit).
-const MAX_STREAMS: u32 = 128;
-/// Encodings beside the largest, at most: browsers send three in all.
-const MAX_SMALLER: usize = 2;
-/// Sealed messages of one client per second, at most: the relay's own limit.
-const MAX_MESSAGE_RATE: f64 = 20.0;
-/// Rate of joins at most: the schedule's resolution.
-const MAX_JOIN_RATE: f64 = 10_000.0;
+mod check;
+
+pub use check::MAX_CLIENTS;
 
 /// A scenario.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -328,105 +321,6 @@ impl Scenario {
         Ok(scenario)
     }
 
-    /// Checks every range.
-    ///
-    /// # Errors
-    /// Names the first value that is out of range.
-    pub fn check(&self) -> Result<(), ScenarioError> {
-        let range = |ok: bool, what, must| {
-            if ok {
-                Ok(())
-            } else {
-                Err(ScenarioError::Range(what, must))
-            }
-        };
-        let within = |v: f64, low: f64, high: f64| v >= low && v <= high;
-        range(self.rooms >= 1, "rooms", "at least 1")?;
-        let rate = self.joins_per_second;
-        range(
-            within(rate, 0.001, MAX_JOIN_RATE),
-            "joins_per_second",
-            "0.001 to 10000",
-        )?;
-        range(
-            within(self.warm_up, 0.0, 3_600.0),
-            "warm_up",
-            "0 to 3600 seconds",
-        )?;
-        range(
-            within(self.duration, 1.0, 2_592_000.0),
-            "duration",
-            "1 second to 30 days",
-        )?;
-        range(
-            within(self.window, 0.1, 600.0),
-            "window",
-            "0.1 to 600 seconds",
-        )?;
-        range(
-            self.window <= self.duration,
-            "window",
-            "at most the duration",
-        )?;
-        range(!self.roles.is_empty(), "roles", "one or more")?;
-        for role in &self.roles {
-            role.check()?;
-            range(
-                role.pointer.is_none() || self.keys == KeySource::Group,
-                "keys",
-                "\"group\" where a role has a pointer",
-            )?;
-        }
-        let clients = self.clients();
-        range(
-            (1..=MAX_CLIENTS).contains(&clients),
-            "rooms times counts",
-            "1 to 20000 clients",
-        )?;
-        self.check_links()?;
-        if let Some(churn) = &self.churn {
-            range(within(churn.share, 0.0, 1.0), "churn.share", "0 to 1")?;
-            range(
-                within(churn.within, 0.1, 3_600.0),
-                "churn.within",
-                "0.1 to 3600 seconds",
-            )?;
-            range(
-                churn.every >= churn.within,
-                "churn.every",
-                "at least churn.within",
-            )?;
-            range(
-                within(churn.slot_changes, 0.0, 10.0),
-                "churn.slot_changes",
-                "0 to 10",
-            )?;
-        }
-        if let Some(ramp) = &self.ramp {
-            range(
-                ramp.start >= 1 && ramp.step >= 1,
-                "ramp.start and ramp.step",
-                "at least 1",
-            )?;
-            range(ramp.max >= ramp.start, "ramp.max", "at least ramp.start")?;
-            range(
-                within(ramp.hold, self.window, 3_600.0),
-                "ramp.hold",
-                "a window to 3600 seconds",
-            )?;
-            range(!self.slo.is_empty(), "slo", "set, for a ramp to end at")?;
-        }
-        self.targets().map(|_| ())
-    }
-
-    fn check_links(&self) -> Result<(), ScenarioError> {
-        let links = [self.impairment.up, self.impairment.down];
-        links
-            .iter()
-            .try_for_each(LinkConfig::check)
-            .map_err(|ConfigError(what)| ScenarioError::Range(what, "in its range"))
-    }
-
     /// Its targets.
     ///
     /// # Errors
@@ -460,93 +354,6 @@ impl Scenario {
     pub fn clients(&self) -> u64 {
         let rooms = self.ramp.map_or(self.rooms, |r| r.max);
         rooms.saturating_mul(self.clients_per_room())
-    }
-}
-
-impl Role {
-    fn check(&self) -> Result<(), ScenarioError> {
-        let range = |ok: bool, what, must| {
-            if ok {
-                Ok(())
-            } else {
-                Err(ScenarioError::Range(what, must))
-            }
-        };
-        range(self.count >= 1, "roles.count", "at least 1")?;
-        range(
-            self.audio_slots.max(self.video_slots) <= MAX_STREAMS,
-            "roles slots",
-            "at most 128",
-        )?;
-        if let Some(pointer) = &self.pointer {
-            range(
-                (1.0..=1_000.0).contains(&pointer.rate),
-                "pointer.rate",
-                "1 to 1000",
-            )?;
-            range(
-                (1..=100).contains(&pointer.batch)
-                    && pointer.rate / f64::from(pointer.batch) <= MAX_MESSAGE_RATE,
-                "pointer.batch",
-                "1 to 100, and enough for 20 messages a second",
-            )?;
-        }
-        if let Some(audio) = &self.audio {
-            range(
-                (12_000..=510_000).contains(&audio.bitrate),
-                "audio.bitrate",
-                "12000 to 510000",
-            )?;
-            range(
-                (0.0..=1.0).contains(&audio.speaking),
-                "audio.speaking",
-                "0 to 1",
-            )?;
-        }
-        if let Some(video) = &self.video {
-            let sources = ["camera", "screen", "imaging"];
-            range(
-                sources.contains(&video.source.as_str()),
-                "video.source",
-                "camera, screen or imaging",
-            )?;
-            range(
-                video.codec.is_video(),
-                "video.codec",
-                "vp8, vp9, av1 or h264",
-            )?;
-            range((1..=120).contains(&video.fps), "video.fps", "1 to 120")?;
-            range(
-                (10_000..=200_000_000).contains(&video.bitrate),
-                "video.bitrate",
-                "10000 to 200000000",
-            )?;
-            range(
-                (1.0..=200.0).contains(&video.key_factor),
-                "video.key_factor",
-                "1 to 200",
-            )?;
-            range(
-                video.simulcast.len() <= MAX_SMALLER,
-                "video.simulcast",
-                "at most two encodings",
-            )?;
-            let rates = video.simulcast.iter().map(|e| e.bitrate);
-            range(
-                rates
-                    .into_iter()
-                    .all(|r| (10_000..video.bitrate).contains(&r)),
-                "video.simulcast bitrate",
-                "10000 to less than video.bitrate",
-            )?;
-            let interval = video.key_interval.unwrap_or(1.0);
-            range(
-                (0.1..=3_600.0).contains(&interval),
-                "video.key_interval",
-                "0.1 to 3600 seconds",
-            )?;
-        }
-        Ok(())
     }
 }
 

@@ -12,7 +12,6 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -20,6 +19,8 @@ use std::time::Duration;
 use support::proxy::{Fault, Proxy};
 use support::{CONSULT, Relay, Run, alone, quantile, relay_binary};
 
+/// A fault that has a beginning begins when two windows have been measured, however long it took
+/// to come so far.
 fn run_through(fault: Fault, slo: &[&str]) -> (Run, Arc<Proxy>) {
     let relay = Relay::start();
     let (front, proxy) = Proxy::start(relay.media, fault);
@@ -27,7 +28,8 @@ fn run_through(fault: Fault, slo: &[&str]) -> (Run, Arc<Proxy>) {
     let mut arguments = vec!["--media-address", &front];
     slo.iter()
         .for_each(|target| arguments.extend(["--slo", target]));
-    (relay.load(CONSULT, &arguments).run(), proxy)
+    let load = relay.load(CONSULT, &arguments);
+    (load.run_and(2, |_| proxy.begin()), proxy)
 }
 
 #[test]
@@ -70,12 +72,8 @@ fn one_packet_in_a_hundred_dropped_is_found() {
 #[test]
 fn five_milliseconds_more_are_found() {
     let _turn = alone();
-    let by = Duration::from_millis(5);
-    let from = Duration::from_secs(4);
-    let (run, proxy) = run_through(
-        Fault::Delay { from, by },
-        &["audio.packet_latency.p90 < 5ms"],
-    );
+    let fault = Fault::Delay(Duration::from_millis(5));
+    let (run, proxy) = run_through(fault, &["audio.packet_latency.p90 < 5ms"]);
     assert!(proxy.faults() > 1_000, "{}", run.told);
     // In windows with the delay nothing is faster; the one in which it began is neither.
     let windows = run.samples_by_window("audio.packet_latency");
@@ -113,10 +111,7 @@ fn a_byte_in_ten_thousand_packets_is_found() {
 #[test]
 fn a_freeze_of_300_ms_is_found() {
     let _turn = alone();
-    let fault = Fault::Freeze {
-        at: Duration::from_secs(4),
-        lasts: Duration::from_millis(300),
-    };
+    let fault = Fault::Freeze(Duration::from_millis(300));
     let targets = ["freezes = 0", "packet_latency.max < 250ms"];
     let (run, proxy) = run_through(fault, &targets);
     assert!(proxy.faults() > 100, "{}", run.told);
@@ -158,24 +153,18 @@ fn a_paused_generator_makes_the_run_invalid() {
     let relay = Relay::start();
     // The scenario's own limits are wide, for busy machines; these are the default's and wide.
     let limits = ["--max-lag", "250", "--max-lag-p99", "60000"];
-    let mut load = relay.load(CONSULT, &limits);
-    let mut child = load.command.spawn().unwrap();
-    let pid = child.id().to_string();
-    let signal = |name: &str| {
-        let sent = Command::new("kill").args([name, &pid]).status();
-        assert!(sent.unwrap().success());
-    };
-    let mut progress = BufReader::new(child.stderr.take().unwrap());
-    let mut told = String::new();
-    while !told.contains("measure") {
-        assert_ne!(progress.read_line(&mut told).unwrap(), 0, "{told}");
-    }
-    signal("-STOP");
-    thread::sleep(Duration::from_millis(500));
-    signal("-CONT");
-    progress.read_to_string(&mut told).unwrap();
-    let run = load.finish(child);
-    assert_eq!(run.code, 2, "{told}{}", run.told);
+    let run = relay.load(CONSULT, &limits).run_and(1, |generator| {
+        let signal = |name: &str| {
+            let sent = Command::new("kill")
+                .args([name, &generator.to_string()])
+                .status();
+            assert!(sent.unwrap().success());
+        };
+        signal("-STOP");
+        thread::sleep(Duration::from_millis(500));
+        signal("-CONT");
+    });
+    assert_eq!(run.code, 2, "{}", run.told);
     let faults = run.result["validity"]["faults"].to_string();
     assert!(faults.contains("timers ran late"), "{faults}");
 }

@@ -13,6 +13,7 @@ pub(crate) mod proxy;
 
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -213,6 +214,21 @@ impl Load {
     pub(crate) fn run(mut self) -> Run {
         let child = self.command.spawn().unwrap();
         self.finish(child)
+    }
+
+    /// Runs it to its end. When it has measured so many windows, `act` is given its process id.
+    pub(crate) fn run_and(mut self, windows: usize, act: impl FnOnce(u32)) -> Run {
+        let mut child = self.command.spawn().unwrap();
+        let mut progress = BufReader::new(child.stderr.take().unwrap());
+        let mut told = String::new();
+        while told.matches("measure").count() < windows {
+            assert_ne!(progress.read_line(&mut told).unwrap(), 0, "{told}");
+        }
+        act(child.id());
+        progress.read_to_string(&mut told).unwrap();
+        let mut run = self.finish(child);
+        run.told.push_str(&told);
+        run
     }
 
     /// Waits for the end of a run that was started.

@@ -7,24 +7,18 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What the proxy does to RTP from relay to clients. Times count from the first RTP packet.
+/// What the proxy does to RTP from relay to clients.
 #[derive(Clone, Copy)]
 pub(crate) enum Fault {
     None,
     /// Every 100th packet.
     Drop,
-    /// Each packet from this time on.
-    Delay {
-        from: Duration,
-        by: Duration,
-    },
+    /// Each packet by this much, from [`Proxy::begin`] on.
+    Delay(Duration),
     /// One byte in each 10,000th packet.
     Corrupt,
-    /// Once: nothing passes for this long, and then all of it.
-    Freeze {
-        at: Duration,
-        lasts: Duration,
-    },
+    /// Once, from [`Proxy::begin`] on: nothing passes for this long, and then all of it.
+    Freeze(Duration),
 }
 
 /// The proxy's state, for all its threads.
@@ -35,7 +29,7 @@ pub(crate) struct Proxy {
 
 #[derive(Default)]
 struct Counts {
-    first: Option<Instant>,
+    begun: Option<Instant>,
     packets: u64,
     faults: u64,
 }
@@ -86,6 +80,11 @@ impl Proxy {
         (addr, proxy)
     }
 
+    /// Begins a fault that has a beginning.
+    pub(crate) fn begin(&self) {
+        self.counts.lock().unwrap().begun = Some(Instant::now());
+    }
+
     /// Faults that were made.
     pub(crate) fn faults(&self) -> u64 {
         self.counts.lock().unwrap().faults
@@ -99,7 +98,6 @@ impl Proxy {
             return Some(now);
         }
         let mut counts = self.counts.lock().unwrap();
-        let first = *counts.first.get_or_insert(now);
         counts.packets += 1;
         match self.fault {
             Fault::None => Some(now),
@@ -108,8 +106,8 @@ impl Proxy {
                 counts.faults += u64::from(drop);
                 (!drop).then_some(now)
             }
-            Fault::Delay { from, by } => {
-                let delayed = now >= first + from;
+            Fault::Delay(by) => {
+                let delayed = counts.begun.is_some();
                 counts.faults += u64::from(delayed);
                 Some(if delayed { now + by } else { now })
             }
@@ -120,11 +118,10 @@ impl Proxy {
                 }
                 Some(now)
             }
-            Fault::Freeze { at, lasts } => {
-                let (begin, end) = (first + at, first + at + lasts);
-                let held = (begin..end).contains(&now);
-                counts.faults += u64::from(held);
-                Some(if held { end } else { now })
+            Fault::Freeze(lasts) => {
+                let end = counts.begun.map_or(now, |begun| begun + lasts);
+                counts.faults += u64::from(now < end);
+                Some(now.max(end))
             }
         }
     }
