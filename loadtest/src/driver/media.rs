@@ -338,7 +338,7 @@ impl MediaLoop {
     fn on_ready(&mut self, id: usize, writable: bool) {
         let mut more = true;
         while more {
-            let now = self.clock.now();
+            let clock = self.clock;
             let Some(running) = self.peers.get_mut(&id) else {
                 return;
             };
@@ -353,6 +353,9 @@ impl MediaLoop {
             }
             let (out, lag) = (&mut self.out, &mut self.lag.receive);
             let mut on_packet = |route, arrived: Option<Duration>, packet: &mut [u8]| {
+                // Read after the packet: this thread may have waited since the turn began, and
+                // what arrived meanwhile would look faster than it was.
+                let now = clock.now();
                 if let Some(arrived) = arrived {
                     lag.record(unix_now().saturating_sub(arrived));
                 }
@@ -362,7 +365,7 @@ impl MediaLoop {
                 }
             };
             more = socket.receive(&mut self.buffer, &mut self.stats, &mut on_packet);
-            self.settle(now, id);
+            self.settle(clock.now(), id);
         }
     }
 
