@@ -73,6 +73,21 @@ describe("a consult of three", () => {
     }
   });
 
+  test("redundancy of voices is agreed on with browsers that have it, and with no others", async () => {
+    const [, , withoutRed] = pages;
+    for (const page of pages) {
+      const sections = await page.evaluate(() => window.answers.at(-1).split(/^m=/m).filter((text) => text.startsWith("audio")));
+      const types = sections.map((text) => /^a=rtpmap:(\d+) red\/48000\/2\r$/m.exec(text)?.[1]);
+      if (page === withoutRed) assert.ok(types.every((type) => type === undefined), "Firefox has none");
+      else {
+        assert.ok(types.every((type) => type !== undefined), "the microphone's line and every slot");
+        // What a section lists first is what is sent. That it saves words is network.test.mjs's to show.
+        const [microphone] = sections;
+        assert.equal(microphone.split(" ")[3], types[0], "voices are sent with redundancy");
+      }
+    }
+  });
+
   test("a microphone and a camera of one person stand in one pair of slots", async () => {
     for (const page of pages) {
       // The relay gives both slots of a pair one stream, by which the browser plays them in sync.

@@ -18,6 +18,11 @@ const MAX_FREEZE_MS = 300;
 /** A key frame in 500 ms is what the relay asks for at most; changes are at least this far apart. */
 const PLI_PER_CHANGE = 2;
 
+/** How long an encoding must send nothing, while others send, to have ceased, in ms. */
+const CEASED_MS = 2_000;
+/** An encoding is unwanted after five seconds (docs/LIMITS.md); the rest is for slow machines. */
+const SENDING_DEADLINE_MS = 60_000;
+
 /** Sizes that the receiver asks for in turn, and the width that it must get. */
 const SIMULCAST = [
   [[200, 120], 240],
@@ -48,6 +53,37 @@ after(async () => {
 test("VP8 simulcast through forced changes of encoding", () => throughChanges("VP8", "960x540@15", SIMULCAST));
 test("VP9 SVC through forced changes of layer", () => throughChanges("VP9", "640x360@15", SVC));
 test("AV1 SVC through forced changes of layer", () => throughChanges("AV1", "640x360@15", SVC));
+
+test("encodings that no window needs are not sent, and are for one that does, through a restart of the relay", async () => {
+  const pages = [];
+  try {
+    const [publisher, viewer] = await callOfTwo(pages, { codec: "VP8", video: "960x540@15" });
+    // The smallest is always sent: a picture is there as soon as somebody looks.
+    await waitSending(publisher, { sent: ["q", "f"], ceased: ["h"] });
+    await viewer.resize(180, 400);
+    await waitSending(publisher, { sent: ["q"], ceased: ["h", "f"] });
+
+    const former = pages.map(({ participant }) => participant);
+    await relay.restart();
+    for (const page of pages) page.participant = await page.waitFor("joining afresh", rejoined, former);
+    await waitOpened(viewer, [publisher.participant], 10, ["camera"]);
+    await waitSending(publisher, { sent: ["q"], ceased: ["h", "f"] });
+    await recordTile(viewer, publisher.participant);
+    await waitWidth(viewer, publisher.participant, 240);
+
+    await viewer.resize(1280, 800);
+    await waitSending(publisher, { sent: ["q", "f"], ceased: ["h"] });
+    await waitWidth(viewer, publisher.participant, 960);
+  } finally {
+    for (const page of pages) await page.close();
+  }
+});
+
+/** In the page: its pseudonym, once it has a new one. */
+function rejoined(former) {
+  const { room } = window.sealcast;
+  return room?.state === "connected" && !former.includes(room.participant) && room.participant;
+}
 
 async function throughChanges(codec, video, changes) {
   const pages = [];
@@ -101,11 +137,48 @@ const NO_FAILURES = { unknownKey: 0, inauthentic: 0, misattributed: 0, malformed
 async function callOfTwo(pages, options) {
   const consult = newConsult({ options });
   const small = newConsult({ ...consult, options: { video: "160x90@5" } });
-  for (const link of [consult, small]) pages.push(await join(chromium, relay, link));
+  for (const link of [consult, small]) pages.push(await join(chromium, relay, link, undefined, keepConnections));
   const [publisher, viewer] = pages;
   for (const page of pages) await waitConnected(page);
   await waitOpened(viewer, [publisher.participant], 10, ["camera"]);
   return [publisher, viewer];
+}
+
+/** Ahead of the page's own scripts: keeps its peer connections where the test can ask them. */
+function keepConnections() {
+  window.connections = [];
+  window.RTCPeerConnection = class extends RTCPeerConnection {
+    constructor(...options) {
+      super(...options);
+      window.connections.push(this);
+    }
+  };
+}
+
+/** Bytes that each of the camera's encodings has sent, by RID. */
+function bytesSent(publisher) {
+  return publisher.evaluate(async () => {
+    const { sending } = await window.sealcast.room.stats();
+    const camera = sending.find(({ source }) => source === "camera")?.mid;
+    const rows = [...(await window.connections.at(-1).getStats()).values()];
+    const encodings = rows.filter(({ type, mid, rid }) => type === "outbound-rtp" && mid === camera && rid);
+    return Object.fromEntries(encodings.map(({ rid, bytesSent }) => [rid, bytesSent]));
+  });
+}
+
+/** Waits until, for a while, the encodings `sent` grow and those that have `ceased`, after they were sent, do not. */
+async function waitSending(publisher, { sent, ceased }) {
+  const deadline = performance.now() + SENDING_DEADLINE_MS;
+  for (let before = await bytesSent(publisher); ; ) {
+    await new Promise((resolve) => setTimeout(resolve, CEASED_MS));
+    const after = await bytesSent(publisher);
+    const grown = (rid) => after[rid] > before[rid];
+    const stands = (rid) => after[rid] > 0 && after[rid] === before[rid];
+    if (sent.every(grown) && ceased.every(stands)) return;
+    const seen = JSON.stringify([before, after]);
+    assert.ok(performance.now() < deadline, `waited for ${sent} to be sent and ${ceased} not to be: ${seen}`);
+    before = after;
+  }
 }
 
 /** Each encoding that sent was sealed under a key of its own, and was announced as such. */
