@@ -51,7 +51,7 @@ every = 6
 slot_changes = 0.1
 `;
 
-const config = (secret, media) => `
+const config = (secret, media, address) => `
 [auth]
 algorithm = "HS256"
 issuer = "test"
@@ -59,10 +59,10 @@ audience = "test"
 keys = [{ kid = "k", file = "${secret}" }]
 
 [http]
-listen = ["127.0.0.1:0"]
+listen = ["${address.includes(":") ? `[${address}]` : address}:0"]
 
 [media]
-bind = ["127.0.0.1"]
+bind = ["${address}"]
 announce_loopback = true
 udp_port = 0
 tcp_port = 0
@@ -88,13 +88,16 @@ async function run(relay, dir, secret) {
   return { code, text };
 }
 
-/** Runs the scenario against a relay with two shards; `check` looks at its metrics afterwards. */
-async function loaded(media, check) {
+/**
+ * Runs the scenario against a relay with two shards, whose sockets are on `address`, where clients
+ * then have theirs; `check` looks at its metrics afterwards.
+ */
+async function loaded(media, check, address = "127.0.0.1") {
   if (!existsSync(load)) throw new Error(`no load generator at ${load}: cargo build --release -p sealcast-load`);
   const dir = mkdtempSync(path.join(tmpdir(), "sealcast-spread-"));
   const secret = path.join(dir, "secret");
   writeFileSync(secret, randomBytes(32).toString("hex"));
-  const relay = await startRelay({ config: config(secret, media) });
+  const relay = await startRelay({ config: config(secret, media, address) });
   try {
     const { code, text } = await run(relay, dir, secret);
     assert.equal(code, 0, text);
@@ -125,4 +128,18 @@ test("the same on one port: what the kernel gives to the wrong shard reaches the
     // Of a dozen 5-tuples half are expected to hash to the other shard.
     assert.ok((await relay.metric("sealcast_handed_on_total")) > 100);
   });
+});
+
+test("the same on one port of IPv6", async () => {
+  await loaded(
+    "single_port = true",
+    async (relay) => {
+      assert.match(relay.log(), /\[::1\]/, "media is on IPv6");
+      assert.ok((await relay.metric("sealcast_handed_on_total")) > 100);
+      // One port for both: what either shard says it is bound to.
+      const ports = new Set([...relay.log().matchAll(/udp=\S*\[::1\]:(\d+)/g)].map((found) => found[1]));
+      assert.equal(ports.size, 1, "both shards are on one port");
+    },
+    "::1",
+  );
 });
