@@ -83,13 +83,47 @@ impl Engine {
             self.write_sender_reports(now, key, &mut compound);
             self.write_receiver_reports(now, key, &mut compound);
             compound.send();
-            let next = now + self.report_jitter();
-            let next = self.timers.set(next, Timer::Report(key));
+            // An idle session is not woken for reports on nothing.
+            let next = match self.is_idle(key) {
+                true => Time::NEVER,
+                false => {
+                    let next = now + self.report_jitter();
+                    self.timers.set(next, Timer::Report(key))
+                }
+            };
             if let Some(peer) = self.peer_mut(key) {
                 peer.report_at = next;
             }
         }
         self.reporting = reporting;
+    }
+
+    /// Whether a peer neither publishes anything nor is shown anything. Its reports end then, and
+    /// begin again with the first track.
+    fn is_idle(&self, key: u32) -> bool {
+        let shown = |subscription| {
+            let sub = self.subscriptions.get(subscription);
+            sub.is_some_and(|sub| sub.track.is_some())
+        };
+        self.peer(key).is_some_and(|peer| {
+            let publishes = peer.sending.iter().any(|media| media.track.is_some());
+            !publishes && !peer.subscriptions().any(shown)
+        })
+    }
+
+    /// Has reports begin again, if they have ended.
+    pub(super) fn resume_reports(&mut self, now: Time, key: u32) {
+        let jitter = self.report_jitter();
+        let Some(peer) = self
+            .peers
+            .get_mut(key as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        if peer.connected && peer.report_at == Time::NEVER {
+            peer.report_at = self.timers.set(now + jitter, Timer::Report(key));
+        }
     }
 
     /// One sender report, with its CNAME, for each slot that has been sent something.

@@ -87,6 +87,7 @@ impl Engine {
         if mirrored {
             self.note_mirrored(now, index);
         }
+        self.resume_reports(now, key);
         self.publish_gauges();
         Ok(())
     }
