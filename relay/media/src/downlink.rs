@@ -2,12 +2,14 @@
 
 use crate::api::PathState;
 use crate::bwe::{Allocator, Estimator, EstimatorConfig, SentPacket, Usage};
+use crate::cache;
 use crate::inbox::Incoming;
 use crate::limits::{DRAINING_LEAST, ESTIMATE_NOTICE, ESTIMATE_STEP, FEEDBACK_WANTED, STARTING};
 use crate::meter::WIRE_OVERHEAD;
 use crate::pacing::Pacer;
 use crate::rewriter::StreamLife;
 use sealcast_model::{SessionMedia, Time};
+use std::mem::offset_of;
 use std::time::Duration;
 
 /// One peer's path.
@@ -34,31 +36,32 @@ enum Feedback {
     Reports,
 }
 
-/// Congestion control of one path.
+/// Congestion control of one path. What a packet reads and writes comes first.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Control {
-    pub(crate) estimator: Estimator,
-    pub(crate) allocator: Allocator,
-    pub(crate) pacer: Pacer<Paced>,
-    /// Deadline of the pacer's timer that is set.
-    pub(crate) pace_timer: Time,
-    /// The first packet left.
-    pub(crate) first_sent: Option<Time>,
-    /// What the client tells; never [`Feedback::None`].
-    feedback: Feedback,
+    /// Audio goes without redundancy.
+    pub(crate) lean: bool,
     /// Feedback has come at least once.
     pub(crate) heard: bool,
+    /// It is listed to be divided anew with the next flush.
+    pub(crate) listed: bool,
+    /// What there is to divide it among has changed.
+    pub(crate) stale: bool,
+    /// What the client tells; never [`Feedback::None`].
+    feedback: Feedback,
+    /// The first packet left.
+    pub(crate) first_sent: Option<Time>,
+    pub(crate) pacer: Pacer<Paced>,
+    pub(crate) estimator: Estimator,
+    pub(crate) allocator: Allocator,
+    /// Deadline of the pacer's timer that is set.
+    pub(crate) pace_timer: Time,
     /// When bandwidth was last divided, and how much.
     pub(crate) allocated_at: Time,
     pub(crate) allocated: u64,
     /// The estimate that the client was told last, and when.
     told: Option<(u64, Time)>,
-    /// Audio goes without redundancy.
-    pub(crate) lean: bool,
-    /// It is listed to be divided anew with the next flush.
-    pub(crate) listed: bool,
-    /// What there is to divide it among has changed.
-    pub(crate) stale: bool,
 }
 
 /// A packet that waits in the pacer. It is not numbered before it leaves, so that what is dropped
@@ -116,11 +119,10 @@ impl Downlink {
     /// Where that lies which a packet that leaves reads and writes.
     #[inline]
     pub(crate) fn hot(&self) -> impl Iterator<Item = *const u8> {
-        let control = self.control.as_deref();
-        control.into_iter().flat_map(|control| {
-            let first_sent = std::ptr::from_ref(&control.first_sent).cast();
-            control.estimator.hot().into_iter().chain([first_sent])
-        })
+        const BYTES: usize = offset_of!(Control, estimator) + Estimator::HOT_BYTES;
+        let control = self.control.as_deref().map(std::ptr::from_ref);
+        let lines = control.map(|control| cache::lines(control.cast(), BYTES));
+        lines.into_iter().flatten()
     }
 
     /// Where the next packet will be logged. Reads what [`hot`](Downlink::hot) names.
@@ -172,19 +174,19 @@ impl Downlink {
 impl Control {
     fn new(feedback: Feedback) -> Self {
         Control {
+            lean: false,
+            heard: false,
+            listed: false,
+            stale: false,
+            feedback,
+            first_sent: None,
+            pacer: Pacer::new(),
             estimator: Estimator::new(EstimatorConfig::default()),
             allocator: Allocator::new(),
-            pacer: Pacer::new(),
             pace_timer: Time::NEVER,
-            first_sent: None,
-            feedback,
-            heard: false,
             allocated_at: Time::ZERO,
             allocated: 0,
             told: None,
-            lean: false,
-            listed: false,
-            stale: false,
         }
     }
 

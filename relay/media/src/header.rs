@@ -153,12 +153,16 @@ const PREFIX_MAX: usize =
 struct Prefix {
     bytes: [u8; PREFIX_MAX],
     /// Where further elements go.
-    len: usize,
+    len: u8,
     /// Length of a header without further elements, which `bytes` already is.
-    closed_len: usize,
-    send_time_at: Option<usize>,
-    transport_cc_at: Option<usize>,
+    closed_len: u8,
+    /// Where the absolute send time and the transport-wide number go, or 0: no element's data lies
+    /// there.
+    send_time_at: u8,
+    transport_cc_at: u8,
 }
+
+const _: () = assert!(PREFIX_MAX <= u8::MAX as usize);
 
 /// What changes with each packet.
 #[derive(Clone, Copy, Debug)]
@@ -181,13 +185,14 @@ pub(crate) struct PacketFields {
 
 /// The headers of one subscription.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(crate) struct HeaderTemplate {
-    one_byte: Option<Prefix>,
-    two_byte: Option<Prefix>,
-    /// The subscriber's ids by [`PASSED`]; 0 where not negotiated.
-    ids: [u8; PASSED.len()],
     /// Bit `i`: `ids[i]` is not 0.
     negotiated: u8,
+    /// The subscriber's ids by [`PASSED`]; 0 where not negotiated.
+    ids: [u8; PASSED.len()],
+    one_byte: Option<Prefix>,
+    two_byte: Option<Prefix>,
 }
 
 impl HeaderTemplate {
@@ -201,10 +206,10 @@ impl HeaderTemplate {
         let ids = PASSED.map(|kind| map.id(kind).unwrap_or(0));
         let bits = ids.iter().enumerate();
         HeaderTemplate {
+            negotiated: bits.fold(0, |bits, (i, id)| bits | u8::from(*id != 0) << i),
+            ids,
             one_byte: (!needs_two || allow_mixed).then(|| prefix(Form::OneByte)),
             two_byte: (needs_two || allow_mixed).then(|| prefix(Form::TwoByte)),
-            ids,
-            negotiated: bits.fold(0, |bits, (i, id)| bits | u8::from(*id != 0) << i),
         }
     }
 
@@ -213,7 +218,7 @@ impl HeaderTemplate {
         [&self.one_byte, &self.two_byte]
             .into_iter()
             .flatten()
-            .any(|p| p.transport_cc_at.is_some())
+            .any(|p| p.transport_cc_at != 0)
     }
 
     /// Writes the header of one packet and returns its length. `packet` is the incoming packet
@@ -231,7 +236,7 @@ impl HeaderTemplate {
             && let Some(prefix) = self.one_byte.as_ref().or(self.two_byte.as_ref())
         {
             prefix.write(out, fields);
-            return prefix.closed_len;
+            return usize::from(prefix.closed_len);
         }
         self.write_elements(out, fields, packet, elements)
     }
@@ -269,7 +274,7 @@ impl HeaderTemplate {
         };
         prefix.write(out, fields);
         out[0] |= EXTENSION_BIT;
-        let mut at = prefix.len;
+        let mut at = usize::from(prefix.len);
         for (id, index, _) in self.passed(elements) {
             let told = told.filter(|_| index == DEPENDENCY_DESCRIPTOR);
             let Some(data) = told.or_else(|| elements.get(packet, index)) else {
@@ -342,12 +347,13 @@ impl Prefix {
         let transport_cc_at = push(ExtensionKind::TransportCc, &[0; 2]);
         push(ExtensionKind::Mid, mid.as_bytes());
         let closed_len = close(&mut bytes, len);
+        let place = |at: Option<usize>| at.unwrap_or(0) as u8;
         Prefix {
             bytes,
-            len,
-            closed_len,
-            send_time_at,
-            transport_cc_at,
+            len: len as u8,
+            closed_len: closed_len as u8,
+            send_time_at: place(send_time_at),
+            transport_cc_at: place(transport_cc_at),
         }
     }
 
@@ -358,10 +364,12 @@ impl Prefix {
         out[1] = u8::from(fields.marker) << 7 | fields.payload_type & 0x7f;
         out[2..4].copy_from_slice(&fields.sequence_number.to_be_bytes());
         out[4..8].copy_from_slice(&fields.timestamp.to_be_bytes());
-        if let Some(at) = self.send_time_at {
+        let at = usize::from(self.send_time_at);
+        if at != 0 {
             out[at..at + 3].copy_from_slice(&fields.send_time);
         }
-        if let Some(at) = self.transport_cc_at {
+        let at = usize::from(self.transport_cc_at);
+        if at != 0 {
             out[at..at + 2].copy_from_slice(&fields.transport_cc.to_be_bytes());
         }
     }

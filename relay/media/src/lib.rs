@@ -12,6 +12,7 @@
 mod api;
 pub mod audio;
 pub mod bwe;
+mod cache;
 mod config;
 mod downlink;
 mod engine;

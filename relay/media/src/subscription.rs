@@ -1,11 +1,13 @@
 //! A subscription: one slot of a receiver, and what it shows.
 
+use crate::cache::{self, LINE};
 use crate::header::HeaderTemplate;
 use crate::layers::{LayerSelector, Layers};
 use crate::repair::RtxSender;
 use crate::rewriter::Rewriter;
 use sealcast_model::limits::CODECS_PER_MEDIA;
 use sealcast_model::{Codec, CodecParams, MediaKind};
+use std::mem::offset_of;
 
 /// No payload type: the receiver did not negotiate the codec.
 const UNMAPPED: u8 = 0xff;
@@ -116,36 +118,40 @@ impl Pause {
 }
 
 /// The sending side of a slot. It lasts as long as the slot: its SSRC counts on whatever it shows.
+///
+/// What a packet reads and writes comes first, and cold state last: a packet to each of a thousand
+/// receivers finds none of them in the nearest cache, and every line of them counts.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Subscription {
     /// The receiving peer.
     pub(crate) peer: u32,
-    /// Index among the peer's slots.
-    pub(crate) slot: u16,
-    pub(crate) kind: MediaKind,
     pub(crate) ssrc: u32,
-    /// The track that the slot shows.
-    pub(crate) track: Option<u32>,
     /// The encoding to forward: the rewriter turns to it as soon as it can be joined.
     pub(crate) target: Option<u32>,
-    /// The receiver's transport is up.
-    pub(crate) live: bool,
-    pub(crate) payload_types: PayloadTypes,
-    pub(crate) template: HeaderTemplate,
-    pub(crate) rewriter: Rewriter,
-    pub(crate) layers: LayerSelector,
-    /// The most it is to get whatever it shows.
-    pub(crate) cap: Layers,
-    /// What its subscriber's bandwidth allows.
-    pub(crate) granted: Layers,
-    pub(crate) pause: Pause,
-    /// How large it is shown: the side of a square of as many pixels; 0 if hidden.
-    pub(crate) wanted: u16,
-    pub(crate) retransmission: Option<Box<Retransmission>>,
     /// RTP packets sent, modulo 2^32.
     pub(crate) packets: u32,
     /// RTP payload octets sent, modulo 2^32.
     pub(crate) octets: u32,
+    pub(crate) retransmission: Option<Box<Retransmission>>,
+    /// The receiver's transport is up.
+    pub(crate) live: bool,
+    pub(crate) pause: Pause,
+    pub(crate) kind: MediaKind,
+    pub(crate) payload_types: PayloadTypes,
+    pub(crate) template: HeaderTemplate,
+    pub(crate) rewriter: Rewriter,
+    pub(crate) layers: LayerSelector,
+    /// Index among the peer's slots.
+    pub(crate) slot: u16,
+    /// The track that the slot shows.
+    pub(crate) track: Option<u32>,
+    /// The most it is to get whatever it shows.
+    pub(crate) cap: Layers,
+    /// What its subscriber's bandwidth allows.
+    pub(crate) granted: Layers,
+    /// How large it is shown: the side of a square of as many pixels; 0 if hidden.
+    pub(crate) wanted: u16,
     /// `packets` at the last two reports, newest first.
     pub(crate) reported: [u32; 2],
     /// What the receiver reported last.
@@ -170,12 +176,25 @@ impl Subscription {
         self.rewriter.detach();
     }
 
-    /// The cache lines of a subscription at this address, none of which is read.
+    /// The cache lines of a subscription at this address that every packet reads or writes. None of
+    /// them is read here.
     #[inline]
     pub(crate) fn lines(at: *const u8) -> impl Iterator<Item = *const u8> {
-        const LINE: usize = 64;
-        let lines = 0..size_of::<Option<Subscription>>().div_ceil(LINE);
-        lines.map(move |line| at.wrapping_add(line * LINE))
+        const ALWAYS: usize = offset_of!(Subscription, rewriter) + Rewriter::HOT_BYTES;
+        let layers = at.wrapping_add(offset_of!(Subscription, layers));
+        cache::lines(at, ALWAYS).chain([layers])
+    }
+
+    /// As [`lines`](Subscription::lines): those that say what became of the newest frames, where the
+    /// stream tells of layers. Reads what `lines` names.
+    #[inline]
+    pub(crate) fn lines_of_layers(&self) -> impl Iterator<Item = *const u8> {
+        let bytes = match self.layers.has_state() {
+            // It may begin anywhere in its first line.
+            true => size_of::<LayerSelector>() + LINE - 1,
+            false => 0,
+        };
+        cache::lines(std::ptr::from_ref(&self.layers).cast(), bytes)
     }
 
     /// Whether packets of its track go to its receiver.

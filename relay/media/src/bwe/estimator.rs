@@ -13,6 +13,7 @@ use super::send_log::{PacketResult, SendLog, SentPacket};
 use crate::limits::ESTIMATE_MAX;
 use sealcast_model::Time;
 use sealcast_rtp::rtcp::{CongestionFeedback, TransportFeedback};
+use std::mem::offset_of;
 use std::time::Duration;
 
 /// Round trip assumed before feedback tells.
@@ -89,9 +90,13 @@ pub struct EstimateParts {
 /// [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout). After each,
 /// [`poll_probe`](Self::poll_probe) may give a cluster for the pacer.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Estimator {
-    config: EstimatorConfig,
     log: SendLog,
+    sent: SentRate,
+    /// When missing feedback next lowers the rate.
+    silence_at: Time,
+    config: EstimatorConfig,
     delay: DelayDetector,
     acked: AckedBitrate,
     aimd: Aimd,
@@ -99,7 +104,6 @@ pub struct Estimator {
     losses: Losses,
     probes: ProbeResults,
     prober: Prober,
-    sent: SentRate,
     queue: QueueDelay,
     busy: BusyRate,
     demand: u64,
@@ -107,8 +111,6 @@ pub struct Estimator {
     rtt: Option<Duration>,
     last_feedback: Option<Time>,
     last_overuse: Option<Time>,
-    /// When missing feedback next lowers the rate.
-    silence_at: Time,
 }
 
 impl Estimator {
@@ -116,8 +118,10 @@ impl Estimator {
     #[must_use]
     pub fn new(config: EstimatorConfig) -> Self {
         Estimator {
-            config,
             log: SendLog::new(),
+            sent: SentRate::default(),
+            silence_at: Time::NEVER,
+            config,
             delay: DelayDetector::new(),
             acked: AckedBitrate::default(),
             aimd: Aimd::new(config.start),
@@ -125,7 +129,6 @@ impl Estimator {
             losses: Losses::default(),
             probes: ProbeResults::default(),
             prober: Prober::new(config.start),
-            sent: SentRate::default(),
             queue: QueueDelay::default(),
             busy: BusyRate::default(),
             demand: 0,
@@ -133,7 +136,6 @@ impl Estimator {
             rtt: None,
             last_feedback: None,
             last_overuse: None,
-            silence_at: Time::NEVER,
         }
     }
 
@@ -214,17 +216,11 @@ impl Estimator {
         self.log.next_sequence()
     }
 
-    /// Where that lies which [`on_sent`](Self::on_sent) reads and writes.
-    #[inline]
-    pub(crate) fn hot(&self) -> [*const u8; 3] {
-        [
-            std::ptr::from_ref(&self.log).cast(),
-            std::ptr::from_ref(&self.sent).cast(),
-            std::ptr::from_ref(&self.silence_at).cast(),
-        ]
-    }
+    /// Bytes from its beginning that [`on_sent`](Self::on_sent) reads and writes.
+    pub(crate) const HOT_BYTES: usize = offset_of!(Estimator, config);
 
-    /// Where the next packet will be logged. Reads what [`hot`](Self::hot) names.
+    /// Where the next packet will be logged. Reads of what
+    /// [`HOT_BYTES`](Self::HOT_BYTES) spans.
     #[inline]
     pub(crate) fn hot_log(&self) -> *const u8 {
         self.log.hot()

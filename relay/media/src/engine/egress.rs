@@ -293,12 +293,13 @@ impl<'a> Ahead<'a> {
                 lines.for_each(|at| egress.prefetch(at));
             }
             let downlink = |index| {
-                let peer = subscriptions.get(index)?.peer;
-                Some((PeerKey(peer), downlinks.get(peer as usize)?))
+                let sub = subscriptions.get(index)?;
+                Some((sub, downlinks.get(sub.peer as usize)?))
             };
-            if let Some((peer, downlink)) = back(1).and_then(downlink) {
-                egress.prepare(peer);
+            if let Some((sub, downlink)) = back(1).and_then(downlink) {
+                egress.prepare(PeerKey(sub.peer));
                 downlink.hot().for_each(|at| egress.prefetch(at));
+                sub.lines_of_layers().for_each(|at| egress.prefetch(at));
             }
             if let Some((_, downlink)) = back(2).and_then(downlink)
                 && let Some(at) = downlink.hot_log()

@@ -92,16 +92,18 @@ pub(crate) enum Selection {
     Drop,
 }
 
-/// The layers of one subscription.
+/// The layers of one subscription. Its beginning says whether the rest is in use.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(crate) struct LayerSelector {
     limit: Layers,
-    by: Selector,
     needs_keyframe: bool,
+    by: Selector,
 }
 
 /// What the layers of the present source are told by.
 #[derive(Clone, Debug)]
+#[repr(u8)]
 enum Selector {
     /// Nothing yet.
     Unknown,
@@ -136,9 +138,15 @@ impl LayerSelector {
     pub(crate) fn new() -> Self {
         LayerSelector {
             limit: Layers::ALL,
-            by: Selector::Unknown,
             needs_keyframe: false,
+            by: Selector::Unknown,
         }
+    }
+
+    /// Whether it remembers what became of frames: the present source tells of layers.
+    #[inline]
+    pub(crate) fn has_state(&self) -> bool {
+        !matches!(self.by, Selector::Unknown)
     }
 
     /// The most that the subscription is to get. Down at once, up when the stream allows.
@@ -158,13 +166,30 @@ impl LayerSelector {
     }
 
     /// Whether a key frame is needed to get on, since this was last asked.
+    #[inline]
     pub(crate) fn take_keyframe_wish(&mut self) -> bool {
         std::mem::take(&mut self.needs_keyframe)
     }
 
     /// Decides on a packet. `timestamp` is its RTP timestamp, `targets` the decode targets of its
     /// stream, if a dependency descriptor told of them.
+    #[inline]
     pub(crate) fn select(
+        &mut self,
+        layers: &FrameLayers,
+        timestamp: u32,
+        targets: Option<&DecodeTargets>,
+    ) -> Selection {
+        match layers {
+            FrameLayers::Unknown => Selection::Forward {
+                ends_picture: false,
+            },
+            layers => self.select_layer(layers, timestamp, targets),
+        }
+    }
+
+    /// As [`select`](LayerSelector::select), of a packet that tells of its layer.
+    fn select_layer(
         &mut self,
         layers: &FrameLayers,
         timestamp: u32,
@@ -217,6 +242,7 @@ impl LayerSelector {
 
     /// The decode targets that its receiver is to be told are active with a packet, if it does not
     /// know.
+    #[inline]
     pub(crate) fn active_targets(&self, layers: &FrameLayers) -> Option<ActiveTargets> {
         match (&self.by, layers) {
             (Selector::Described(by), FrameLayers::Described(frame)) => by.active_targets(frame),

@@ -79,14 +79,17 @@ struct ActiveProbe {
 /// [`poll_timeout`](Self::poll_timeout). [`on_sent`](Self::on_sent) is called for every packet that
 /// leaves, whether it waited or not.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Pacer<P> {
-    queue: VecDeque<Waiting<P>>,
-    queued_bytes: u64,
     /// Estimate, bits per second; `None` if nothing is to wait.
     rate: Option<u64>,
+    /// Bytes that may be sent ahead of the pace at that rate.
+    burst: f64,
     /// Bytes sent ahead of the pace; they drain at the pacing rate.
     debt: f64,
     drained_at: Time,
+    queue: VecDeque<Waiting<P>>,
+    queued_bytes: u64,
     probe: Option<ActiveProbe>,
 }
 
@@ -101,11 +104,12 @@ impl<P> Pacer<P> {
     #[must_use]
     pub fn new() -> Self {
         Pacer {
-            queue: VecDeque::new(),
-            queued_bytes: 0,
             rate: None,
+            burst: f64::INFINITY,
             debt: 0.0,
             drained_at: Time::ZERO,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
             probe: None,
         }
     }
@@ -115,6 +119,7 @@ impl<P> Pacer<P> {
     pub fn set_rate(&mut self, now: Time, rate: Option<u64>) {
         self.drain(now);
         self.rate = rate.map(|rate| rate.max(1));
+        self.burst = self.rate.map_or(f64::INFINITY, burst_bytes);
         if self.rate.is_none() {
             self.debt = 0.0;
         }
@@ -145,11 +150,14 @@ impl<P> Pacer<P> {
     #[inline]
     #[must_use]
     pub fn may_pass(&mut self, now: Time) -> bool {
-        let Some(rate) = self.rate.filter(|_| self.queue.is_empty()) else {
-            return self.queue.is_empty();
-        };
-        self.drain(now);
-        self.debt <= burst_bytes(rate)
+        if !self.queue.is_empty() {
+            return false;
+        }
+        // Without a rate there is no debt; what has drained since only makes it less.
+        if self.debt > self.burst {
+            self.drain(now);
+        }
+        self.debt <= self.burst
     }
 
     /// Makes a packet of `bytes` on the wire wait. `order` tells how those that wait stand to it;
@@ -243,7 +251,7 @@ impl<P> Pacer<P> {
         if self.queue.is_empty() {
             return Time::NEVER;
         }
-        let excess = self.rate.map_or(0.0, |rate| self.debt - burst_bytes(rate));
+        let excess = self.debt - self.burst;
         if excess <= 0.0 {
             return Time::ZERO;
         }

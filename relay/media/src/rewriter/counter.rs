@@ -1,33 +1,39 @@
 //! A counter of `BITS` bits that lives on when the stream that feeds it is replaced, and counts
 //! without a gap what the relay lets through of it.
 
+use std::mem::offset_of;
+
 /// Maps a source's counter of `BITS` bits onto one that continues where the previous source stopped.
 /// It remembers `SKIPS` values that were left out: what comes later than this many of them after its
 /// turn gets a number that is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub(crate) struct Counter<const BITS: u32, const SKIPS: usize> {
     offset: u16,
     /// Newest value of the source and newest outgoing one, once there were any.
     newest: Option<(u16, u16)>,
     /// The next value is the first of a new source.
     attaching: bool,
-    /// The source's newest values that were left out, and how many of the places are in use.
-    skipped: [u16; SKIPS],
+    /// How many places of `skipped` are in use, and the next one.
     skips: u8,
     next_skip: u8,
+    /// The source's newest values that were left out.
+    skipped: [u16; SKIPS],
 }
 
 impl<const BITS: u32, const SKIPS: usize> Counter<BITS, SKIPS> {
     const MASK: u16 = u16::MAX >> (16 - BITS);
+    /// Bytes from its beginning that a value which comes in order reads and writes.
+    pub(crate) const HOT_BYTES: usize = offset_of!(Self, skipped);
 
     pub(crate) const fn new() -> Self {
         Counter {
             offset: 0,
             newest: None,
             attaching: true,
-            skipped: [0; SKIPS],
             skips: 0,
             next_skip: 0,
+            skipped: [0; SKIPS],
         }
     }
 

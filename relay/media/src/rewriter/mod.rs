@@ -16,6 +16,7 @@ pub(crate) use segments::Origin;
 use segments::Segments;
 
 use sealcast_rtp::seq::newer32;
+use std::mem::offset_of;
 
 /// An incoming stream, and which of its lives: streams start again with new numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,29 +48,33 @@ const PICTURES_SKIPPED: usize = 32;
 
 /// The numbering of one outgoing stream.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(crate) struct Rewriter {
-    clock_rate: u32,
-    source: Option<StreamLife>,
-    /// Counts how often it turned away from a source.
-    turns: u32,
     segments: Segments,
     timestamp_offset: u32,
     /// Newest outgoing timestamp, once a packet was sent.
     last_timestamp: Option<u32>,
-    /// A point of the outgoing timeline: relay NTP time and timestamp.
-    anchor: (u64, u32),
-    /// VP8 and VP9 picture ids, 15 bits.
-    pub(crate) picture_id: Counter<15, PICTURES_SKIPPED>,
     /// VP8 and VP9 TL0PICIDX, 8 bits.
     pub(crate) tl0_pic_idx: Counter<8, 0>,
     /// Frame numbers of the dependency descriptor, 16 bits.
     pub(crate) frame_number: Counter<16, 0>,
+    /// VP8 and VP9 picture ids, 15 bits.
+    pub(crate) picture_id: Counter<15, PICTURES_SKIPPED>,
+    clock_rate: u32,
+    /// Counts how often it turned away from a source.
+    turns: u32,
+    /// A point of the outgoing timeline: relay NTP time and timestamp.
+    anchor: (u64, u32),
 }
 
 impl Rewriter {
     /// Heap memory of one rewriter.
     #[cfg(test)]
     pub(crate) const HEAP_BYTES: usize = Segments::HEAP_BYTES;
+
+    /// Bytes from its beginning that a packet reads and writes: all but what was left out before.
+    pub(crate) const HOT_BYTES: usize =
+        offset_of!(Rewriter, picture_id) + Counter::<15, PICTURES_SKIPPED>::HOT_BYTES;
 
     /// A rewriter whose first packet has this sequence number and timestamp.
     ///
@@ -78,28 +83,27 @@ impl Rewriter {
     /// receiver miss a wrap.
     pub(crate) fn new(clock_rate: u32, first_sequence: u16, first_timestamp: u32) -> Self {
         Rewriter {
-            clock_rate,
-            source: None,
-            turns: 0,
             segments: Segments::new(u64::from(first_sequence & 0x7fff)),
             timestamp_offset: 0,
             last_timestamp: None,
-            anchor: (0, first_timestamp),
-            picture_id: Counter::new(),
             tl0_pic_idx: Counter::new(),
             frame_number: Counter::new(),
+            picture_id: Counter::new(),
+            clock_rate,
+            turns: 0,
+            anchor: (0, first_timestamp),
         }
     }
 
     /// The source that is forwarded now.
+    #[inline]
     pub(crate) fn source(&self) -> Option<StreamLife> {
-        self.source
+        self.segments.source()
     }
 
     /// Turns to a source from its packet `at.sequence` on. Sequence numbers continue without a
     /// gap; the timestamp moves on by the time that passed between captures.
     pub(crate) fn attach(&mut self, at: Attachment) {
-        self.source = Some(at.source);
         self.segments.attach(at.source, at.sequence);
         let (anchor_ntp, anchor_timestamp) = self.anchor;
         let target = match (self.last_timestamp, at.aligned) {
@@ -119,13 +123,13 @@ impl Rewriter {
 
     /// Whether the packet `sequence` lies before others that were sent when this source was the
     /// newest one.
+    #[inline]
     pub(crate) fn has_passed(&self, source: StreamLife, sequence: u64) -> bool {
         self.segments.has_passed(source, sequence)
     }
 
     /// Turns away from the source: nothing maps until the next [`attach`](Rewriter::attach).
     pub(crate) fn detach(&mut self) {
-        self.source = None;
         self.turns = self.turns.wrapping_add(1);
         self.segments.detach();
     }

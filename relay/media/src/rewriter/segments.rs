@@ -34,52 +34,63 @@ pub(crate) struct Origin {
     pub(crate) index: u64,
 }
 
-/// A bounded row of segments of the present source, oldest first. What came from an earlier one is
-/// neither mapped nor sent again.
+/// A bounded row of segments of the present source. What came from an earlier one is neither mapped
+/// nor sent again.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(crate) struct Segments {
-    row: VecDeque<Segment>,
-    /// While attached; without one the row is empty.
-    source: Option<StreamLife>,
-    /// The last one that it was attached to.
-    newest: Option<StreamLife>,
-    /// The next incoming number of that.
+    /// The last segment, which nearly every packet falls into: kept out of the heap. While attached.
+    last: Option<Segment>,
+    /// The next incoming number of the newest source.
     next_sequence: u64,
     /// The outgoing index that it gets.
     next_out: u64,
+    /// The last source that it was attached to.
+    newest: Option<StreamLife>,
+    /// The segments before the last, oldest first.
+    earlier: VecDeque<Segment>,
 }
 
 impl Segments {
     /// Heap memory of one row.
     #[cfg(test)]
-    pub(crate) const HEAP_BYTES: usize = REWRITER_SEGMENTS * size_of::<Segment>();
+    pub(crate) const HEAP_BYTES: usize = Self::EARLIER * size_of::<Segment>();
+    /// Segments before the last one that are remembered.
+    const EARLIER: usize = REWRITER_SEGMENTS - 1;
 
     pub(crate) fn new(first_out: u64) -> Self {
         Segments {
-            row: VecDeque::with_capacity(REWRITER_SEGMENTS),
-            source: None,
-            newest: None,
+            last: None,
             next_sequence: 0,
             next_out: first_out,
+            newest: None,
+            earlier: VecDeque::with_capacity(Self::EARLIER),
         }
     }
 
     pub(crate) fn attach(&mut self, source: StreamLife, sequence: u64) {
-        (self.source, self.newest) = (Some(source), Some(source));
-        self.row.clear();
+        self.detach();
+        self.newest = Some(source);
         self.next_sequence = sequence;
         self.push();
     }
 
+    /// The source that it is attached to.
+    #[inline]
+    pub(crate) fn source(&self) -> Option<StreamLife> {
+        self.last.and(self.newest)
+    }
+
     /// Whether the packet `sequence` lies before others that were sent when this source was the
     /// newest one.
+    #[inline]
     pub(crate) fn has_passed(&self, source: StreamLife, sequence: u64) -> bool {
         self.newest == Some(source) && sequence < self.next_sequence
     }
 
     pub(crate) fn detach(&mut self) {
-        self.source = None;
-        self.row.clear();
+        self.last = None;
+        self.earlier.clear();
     }
 
     #[inline]
@@ -87,7 +98,7 @@ impl Segments {
         if sequence < self.next_sequence {
             return self.find(sequence);
         }
-        let out = self.row.back()?.place(sequence);
+        let out = self.last?.place(sequence);
         self.next_sequence = sequence + 1;
         self.next_out = out + 1;
         Some(out)
@@ -97,7 +108,7 @@ impl Segments {
         if sequence < self.next_sequence {
             return;
         }
-        let Some(last) = self.row.back().copied() else {
+        let Some(last) = self.last else {
             return;
         };
         // The skipped packet's own place goes to the one that follows it.
@@ -112,22 +123,25 @@ impl Segments {
             out: self.next_out,
             sequence: self.next_sequence,
         };
-        if let Some(last) = self.row.back_mut()
-            && last.out == segment.out
-        {
-            *last = segment;
-            return;
+        let last = self.last.replace(segment);
+        if let Some(last) = last.filter(|last| last.out != segment.out) {
+            if self.earlier.len() == Self::EARLIER {
+                self.earlier.pop_front();
+            }
+            self.earlier.push_back(last);
         }
-        if self.row.len() == REWRITER_SEGMENTS {
-            self.row.pop_front();
-        }
-        self.row.push_back(segment);
+    }
+
+    /// All segments, the last first.
+    fn backwards(&self) -> impl Iterator<Item = &Segment> {
+        self.last.iter().chain(self.earlier.iter().rev())
     }
 
     /// The place of a number that has been passed.
+    #[cold]
     fn find(&self, sequence: u64) -> Option<u64> {
         let mut end = self.next_out;
-        for segment in self.row.iter().rev() {
+        for segment in self.backwards() {
             if segment.sequence <= sequence {
                 let out = segment.place(sequence);
                 return (out < end).then_some(out);
@@ -143,9 +157,9 @@ impl Segments {
         let newest = self.next_out.checked_sub(1)?;
         // The latest index not above the newest that ends in these 16 bits.
         let index = newest.checked_sub(u64::from((newest as u16).wrapping_sub(sequence)))?;
-        let segment = self.row.iter().rev().find(|segment| segment.out <= index)?;
+        let segment = self.backwards().find(|segment| segment.out <= index)?;
         Some(Origin {
-            source: self.source?,
+            source: self.source()?,
             sequence: segment.sequence + (index - segment.out),
             index,
         })
@@ -245,7 +259,7 @@ mod tests {
                         shadow.skip(sequence);
                     }
                 }
-                prop_assert!(segments.row.len() <= REWRITER_SEGMENTS);
+                prop_assert!(segments.backwards().count() <= REWRITER_SEGMENTS);
                 let next = shadow.next_sequence;
                 for sequence in next.saturating_sub(20)..next + 3 {
                     let passed = shadow.newest.is_some_and(|s| segments.has_passed(s, sequence));
