@@ -22,6 +22,7 @@ mod stun;
 pub mod tap;
 
 pub use context::{ContextError, SessionContext};
+pub use media_keys::MediaKeys;
 pub use path::{Path, Transport};
 pub use refusal::{Refusal, SealError, SessionError};
 pub use session::{Session, SessionOutput};

@@ -10,14 +10,14 @@ use sealcast_srtp::{
 /// Bytes that a processor fetches at once.
 const CACHE_LINE: usize = 64;
 
-/// Exists from `Connected` on.
-pub(crate) struct MediaKeys {
+/// Opens and seals a session's media. Exists from `Connected` on.
+pub struct MediaKeys {
     profile: Profile,
     inbound: Inbound,
     outbound: Outbound,
     /// One per SSRC we have sent on, sorted by it.
     streams: Vec<OutboundStream>,
-    /// The stream of the last packet: packets of one stream come in runs.
+    /// The place of the last packet's stream.
     last: usize,
 }
 
@@ -38,6 +38,19 @@ impl MediaKeys {
         self.profile
     }
 
+    /// Bytes that [`seal_rtp`](Self::seal_rtp) adds to a packet: the profile's tag.
+    #[must_use]
+    #[inline]
+    pub fn rtp_overhead(&self) -> usize {
+        self.profile.rtp_overhead()
+    }
+
+    /// Bytes that [`seal_rtcp`](Self::seal_rtcp) adds: tag and index.
+    #[must_use]
+    pub fn rtcp_overhead(&self) -> usize {
+        self.profile.rtcp_overhead()
+    }
+
     pub(crate) fn open_rtp(&mut self, packet: &mut [u8]) -> Result<usize, Refusal> {
         self.inbound
             .open_rtp(packet)
@@ -49,7 +62,12 @@ impl MediaKeys {
         self.inbound.open_rtcp(packet).map_err(refusal)
     }
 
-    pub(crate) fn seal_rtp(
+    /// As [`Session::seal_rtp`](crate::Session::seal_rtp).
+    ///
+    /// # Errors
+    /// [`SealError`].
+    #[inline]
+    pub fn seal_rtp(
         &mut self,
         header: &[u8],
         payload: &[u8],
@@ -60,14 +78,25 @@ impl MediaKeys {
             .get(8..12)
             .and_then(|s| s.try_into().ok())
             .map(u32::from_be_bytes);
-        let stream = self.stream(ssrc.ok_or(SealError::Malformed)?)?;
-        let stream = self.streams.get_mut(stream).ok_or(SealError::Malformed)?;
+        let ssrc = ssrc.ok_or(SealError::Malformed)?;
+        // Packets of one stream come in runs.
+        let stream = match self.streams.get_mut(self.last) {
+            Some(last) if last.ssrc() == ssrc => last,
+            _ => {
+                let found = self.stream(ssrc)?;
+                self.streams.get_mut(found).ok_or(SealError::Malformed)?
+            }
+        };
         self.outbound
             .seal_rtp(stream, header, payload, out)
             .map_err(seal_error)
     }
 
-    pub(crate) fn seal_rtcp(&mut self, rtcp: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
+    /// As [`Session::seal_rtcp`](crate::Session::seal_rtcp).
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn seal_rtcp(&mut self, rtcp: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
         self.outbound.seal_rtcp(rtcp, out).map_err(seal_error)
     }
 
@@ -87,14 +116,8 @@ impl MediaKeys {
     }
 
     /// The place of an SSRC's stream, which is made with its first packet.
+    #[inline(never)]
     fn stream(&mut self, ssrc: u32) -> Result<usize, SealError> {
-        if self
-            .streams
-            .get(self.last)
-            .is_some_and(|s| s.ssrc() == ssrc)
-        {
-            return Ok(self.last);
-        }
         self.last = match self
             .streams
             .binary_search_by_key(&ssrc, OutboundStream::ssrc)

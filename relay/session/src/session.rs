@@ -227,6 +227,13 @@ impl Session {
             .seal_rtp(header, payload, out)
     }
 
+    /// Where egress goes, as [`Session::path`], and what seals it, which exists once connected: both
+    /// with one look.
+    #[inline]
+    pub fn egress(&mut self) -> (Option<&Path>, Option<&mut MediaKeys>) {
+        (self.paths.current(), self.media.as_deref_mut())
+    }
+
     /// Where that lies of the session itself which sending a packet reads: its path, and the way to
     /// its keys. Addresses to prefetch; none of them is read.
     #[must_use]
@@ -262,17 +269,13 @@ impl Session {
     /// Bytes that [`Session::seal_rtp`] adds to a packet: the profile's tag. 0 before connected.
     #[must_use]
     pub fn rtp_overhead(&self) -> usize {
-        self.media
-            .as_ref()
-            .map_or(0, |m| m.profile().rtp_overhead())
+        self.media.as_ref().map_or(0, |m| m.rtp_overhead())
     }
 
     /// Bytes that [`Session::seal_rtcp`] adds: tag and index. 0 before connected.
     #[must_use]
     pub fn rtcp_overhead(&self) -> usize {
-        self.media
-            .as_ref()
-            .map_or(0, |m| m.profile().rtcp_overhead())
+        self.media.as_ref().map_or(0, |m| m.rtcp_overhead())
     }
 
     /// Media may be opened and sealed.

@@ -121,7 +121,7 @@ impl EgressBatch {
         max <= DATAGRAM_MAX
             && self.runs.len() < EGRESS_RUNS
             && !self.journal.is_full()
-            && self.arena.len() - self.used >= max
+            && EGRESS_ARENA - self.used >= max
     }
 
     /// Room for one more datagram of at most `max` bytes, or `None` as
@@ -136,7 +136,13 @@ impl EgressBatch {
 
     /// Takes the first `len` bytes of the last [`space`](Self::space) as a datagram of `owner`.
     #[inline]
-    pub(crate) fn commit(&mut self, owner: u32, path: &Path, len: usize, meta: Option<PacketMeta>) {
+    pub(crate) fn commit(
+        &mut self,
+        owner: u32,
+        path: &Path,
+        len: usize,
+        meta: Option<&PacketMeta>,
+    ) {
         if len == 0 {
             return;
         }
@@ -150,19 +156,21 @@ impl EgressBatch {
                     self.open = None;
                 }
             }
-            _ => {
-                self.runs.push(Run {
-                    path: *path,
-                    offset,
-                    len,
-                    segment_size: len,
-                    first: self.journal.datagrams() as u32,
-                    count: 1,
-                });
-                self.open = Some(owner);
-            }
+            _ => self.begin_run(owner, path, offset, len),
         }
         self.journal.push(meta);
+    }
+
+    fn begin_run(&mut self, owner: u32, path: &Path, offset: usize, len: usize) {
+        self.runs.push(Run {
+            path: *path,
+            offset,
+            len,
+            segment_size: len,
+            first: self.journal.datagrams() as u32,
+            count: 1,
+        });
+        self.open = Some(owner);
     }
 
     /// Copies a finished datagram in. False if it does not fit and the batch must be sent first.
@@ -214,6 +222,7 @@ impl Default for EgressBatch {
 }
 
 /// Whether a run that has not ended takes one more datagram of `len` bytes.
+#[inline]
 fn fits(run: &Run, len: usize) -> bool {
     len <= run.segment_size && run.len + len <= RUN_BYTES && run.count < SEGMENTS_PER_RUN
 }

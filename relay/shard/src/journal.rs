@@ -117,6 +117,7 @@ impl Journal {
     }
 
     /// Takes no further datagram.
+    #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.arrivals.len() >= EGRESS_ARRIVALS || self.datagrams.len() >= EGRESS_DATAGRAMS
     }
@@ -128,7 +129,7 @@ impl Journal {
 
     /// Notes the next datagram. `None`, or a packet of no track: no dwell is recorded for it.
     #[inline]
-    pub(crate) fn push(&mut self, meta: Option<PacketMeta>) {
+    pub(crate) fn push(&mut self, meta: Option<&PacketMeta>) {
         let Some(meta) = meta.filter(|meta| meta.track.is_some()) else {
             return self.datagrams.push(NONE);
         };
@@ -138,10 +139,10 @@ impl Journal {
             return self.datagrams.push(NONE);
         };
         let known = self.arrivals.get(usize::from(*latest));
-        if known.is_none_or(|arrival| arrival.meta != meta) {
+        if known.is_none_or(|arrival| arrival.meta != *meta) {
             *latest = self.arrivals.len() as u16;
             self.arrivals.push(Arrival {
-                meta,
+                meta: *meta,
                 taken: 0,
                 run: 0,
             });
@@ -307,7 +308,7 @@ mod tests {
             for (owner, what) in &packets {
                 batch.space(100).unwrap().fill(0);
                 let meta = what.map(|(track, received)| meta(track, received));
-                batch.commit(*owner, &path(*owner), 100, meta);
+                batch.commit(*owner, &path(*owner), 100, meta.as_ref());
             }
             let mut outbox = Planned { plan: &plan, outcome: Vec::new() };
             batch.send(&mut outbox, &stats);
@@ -348,7 +349,7 @@ mod tests {
         };
         for meta in [padding, meta(1, 10)] {
             batch.space(100).unwrap().fill(0);
-            batch.commit(0, &path(0), 100, Some(meta));
+            batch.commit(0, &path(0), 100, Some(&meta));
         }
         let mut refusing = Planned {
             plan: &[(0, 1)],
@@ -369,7 +370,7 @@ mod tests {
         };
         for (owner, what) in [(0, None), (1, Some(meta(7, 11))), (2, Some(meta(7, 11)))] {
             batch.space(100).unwrap().fill(0);
-            batch.commit(owner, &path(owner), 100, what);
+            batch.commit(owner, &path(owner), 100, what.as_ref());
         }
         let mut outbox = Planned {
             plan: &[(0, 1)],

@@ -6,7 +6,7 @@ use crate::sessions::Sessions;
 use sealcast_media::{Egress, Mirror, PacketMeta, PeerKey};
 use sealcast_model::limits::DATAGRAM_MAX;
 use sealcast_model::{Counter, ShardId, ShardStats};
-use sealcast_session::Session;
+use sealcast_session::{MediaKeys, Session};
 
 /// Seals into a batch, and sends the batch whenever it is full.
 pub(crate) struct Sealer<'a, O: Outbox> {
@@ -52,31 +52,34 @@ impl<'a, O: Outbox> Sealer<'a, O> {
         &mut self,
         to: PeerKey,
         len: usize,
-        overhead: impl FnOnce(&Session) -> usize,
-        meta: Option<PacketMeta>,
-        seal: impl FnOnce(&mut Session, &mut [u8]) -> Result<usize, E>,
+        overhead: impl FnOnce(&MediaKeys) -> usize,
+        meta: Option<&PacketMeta>,
+        seal: impl FnOnce(&mut MediaKeys, &mut [u8]) -> Result<usize, E>,
     ) {
         self.current = Some(to.0);
         let Some(entry) = self.sessions.get_mut(to.0) else {
             return;
         };
-        let session = &mut entry.session;
-        if session.path().is_none() {
-            return self.stats.add(Counter::DropNoPath, 1);
-        }
-        let max = len + overhead(session);
-        if max > DATAGRAM_MAX {
-            return self.stats.add(Counter::DropOversize, 1);
-        }
-        if !self.batch.has_room(max) {
+        let (path, keys) = match entry.session.egress() {
+            (None, _) => return self.stats.add(Counter::DropNoPath, 1),
+            (_, None) => return self.stats.add(Counter::DropUnsealable, 1),
+            (Some(path), Some(keys)) => (path, keys),
+        };
+        let max = len + overhead(keys);
+        let mut out = self.batch.space(max);
+        if out.is_none() {
+            if max > DATAGRAM_MAX {
+                return self.stats.add(Counter::DropOversize, 1);
+            }
             self.batch.send(self.outbox, self.stats);
+            out = self.batch.space(max);
         }
-        let Some(out) = self.batch.space(max) else {
+        let Some(out) = out else {
             return self.stats.add(Counter::DropEgressFull, 1);
         };
-        match (seal(session, out), session.path()) {
-            (Ok(len), Some(path)) => self.batch.commit(to.0, path, len, meta),
-            _ => self.stats.add(Counter::DropUnsealable, 1),
+        match seal(keys, out) {
+            Ok(len) => self.batch.commit(to.0, path, len, meta),
+            Err(_) => self.stats.add(Counter::DropUnsealable, 1),
         }
     }
 }
@@ -85,17 +88,17 @@ impl<O: Outbox> Egress for Sealer<'_, O> {
     #[inline]
     fn rtp(&mut self, to: PeerKey, _index: u64, header: &[u8], payload: &[u8], meta: PacketMeta) {
         let len = header.len() + payload.len();
-        let overhead = Session::rtp_overhead;
-        self.seal(to, len, overhead, Some(meta), |session, out| {
+        let overhead = MediaKeys::rtp_overhead;
+        self.seal(to, len, overhead, Some(&meta), |keys, out| {
             // The SRTP context derives the same index from the sequence number.
-            session.seal_rtp(header, payload, out)
+            keys.seal_rtp(header, payload, out)
         });
     }
 
     fn rtcp(&mut self, to: PeerKey, packet: &[u8]) {
-        let overhead = Session::rtcp_overhead;
-        self.seal(to, packet.len(), overhead, None, |session, out| {
-            session.seal_rtcp(packet, out)
+        let overhead = MediaKeys::rtcp_overhead;
+        self.seal(to, packet.len(), overhead, None, |keys, out| {
+            keys.seal_rtcp(packet, out)
         });
     }
 
