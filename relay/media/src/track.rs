@@ -101,6 +101,12 @@ impl Track {
         }
     }
 
+    /// Whether what comes of it goes to those who want it.
+    #[inline]
+    pub(crate) fn forwards(&self) -> bool {
+        !self.muted && !self.blocked && self.audible
+    }
+
     /// What is known of another shard that wants it.
     pub(crate) fn satellite(&mut self, shard: ShardId) -> Option<&mut Satellite> {
         self.satellites.iter_mut().find(|s| s.shard == shard)

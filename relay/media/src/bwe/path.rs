@@ -34,8 +34,9 @@ const BUSY_MEMORY: i64 = 500_000;
 #[derive(Debug, Default)]
 pub(super) struct SentRate {
     parts: [u64; SENT_PARTS],
-    /// Number of the current part since the epoch.
+    /// Number of the current part since the epoch, and its place.
     part: u64,
+    place: usize,
     /// Nanoseconds since the epoch at which it ends.
     ends: u64,
 }
@@ -46,19 +47,27 @@ impl SentRate {
     #[inline]
     pub(super) fn add(&mut self, now: Time, bytes: u16) {
         self.slide(now);
-        self.parts[self.part as usize % SENT_PARTS] += u64::from(bytes);
+        if let Some(part) = self.parts.get_mut(self.place) {
+            *part += u64::from(bytes);
+        }
     }
 
     #[inline]
     fn slide(&mut self, now: Time) {
-        if now.as_nanos() < self.ends {
-            return;
+        if now.as_nanos() >= self.ends {
+            self.turn(now);
         }
+    }
+
+    /// Begins the part that `now` is in.
+    #[cold]
+    fn turn(&mut self, now: Time) {
         let part = now.as_nanos() / Self::PART_NANOS;
         for passed in (self.part + 1..=part).take(SENT_PARTS) {
             self.parts[passed as usize % SENT_PARTS] = 0;
         }
         self.part = self.part.max(part);
+        self.place = self.part as usize % SENT_PARTS;
         self.ends = (self.part + 1) * Self::PART_NANOS;
     }
 

@@ -114,7 +114,7 @@ impl SendLog {
         let number = self.next;
         let place = self.place(number);
         if self.entries.len() < WINDOW_MAX
-            && self.entries[place].is_some_and(|e| packet.sent - e.packet.sent < REMEMBERED)
+            && self.entries[place].is_some_and(|e| packet.sent < e.packet.sent + REMEMBERED)
         {
             self.grow();
         }

@@ -136,7 +136,7 @@ impl Engine {
             return;
         };
         let track = stream.track.and_then(|track| self.tracks.get(track));
-        let Some(track) = track.filter(|t| !t.muted && !t.blocked && t.audible) else {
+        let Some(track) = track.filter(|track| track.forwards()) else {
             return;
         };
         let Some(sub) = self.subscriptions.get_mut(subscription).filter(|sub| {

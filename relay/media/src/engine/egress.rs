@@ -45,6 +45,30 @@ struct Sent {
     held_from: Option<usize>,
 }
 
+/// What is left to do with a row that was sent.
+struct Served {
+    /// Somebody waits for a key frame.
+    keyframe_wanted: bool,
+    /// The slow legs are yet to come.
+    is_unfinished: bool,
+    /// Other shards get it.
+    is_mirrored: bool,
+    /// It may be asked for again.
+    is_kept: bool,
+}
+
+impl Served {
+    fn of(track: &Track, legs: Legs, keyframe_wanted: bool) -> Self {
+        let is_first = legs == Legs::Quick;
+        Served {
+            keyframe_wanted,
+            is_unfinished: is_first && !track.subscriptions_of(Legs::Slow).is_empty(),
+            is_mirrored: is_first && !track.satellites.is_empty(),
+            is_kept: track.source.kind() == MediaKind::Video && track.is_wanted(),
+        }
+    }
+}
+
 impl Engine {
     pub(super) fn forward_all<E: Egress>(
         &mut self,
@@ -71,8 +95,8 @@ impl Engine {
         }
     }
 
-    /// Sends what one stream has in the inbox, subscription by subscription. True if its slow legs
-    /// are yet to come.
+    /// Sends what one stream has in the inbox to all that get it. True if its slow legs are yet to
+    /// come.
     fn forward_stream<E: Egress>(
         &mut self,
         now: Time,
@@ -85,21 +109,48 @@ impl Engine {
             return false;
         };
         let row = std::mem::replace(&mut stream.row, Row::EMPTY);
+        let Some(served) = self.serve(now, pool, egress, index, row, legs) else {
+            return false;
+        };
+        if served.keyframe_wanted {
+            want_keyframe(&mut self.streams, &mut self.asking, index);
+        }
+        if served.is_mirrored {
+            self.mirror_row(pool, egress, index, row);
+        }
+        if served.is_unfinished {
+            if let Some(stream) = self.streams.get_mut(index) {
+                stream.row = row;
+            }
+        } else if served.is_kept {
+            self.remember(now, pool, index, row);
+        }
+        self.void_overrun();
+        served.is_unfinished
+    }
+
+    /// Sends a row, subscription by subscription. `None` if the stream's track goes to nobody.
+    fn serve<E: Egress>(
+        &mut self,
+        now: Time,
+        pool: &mut PacketPool,
+        egress: &mut E,
+        index: u32,
+        row: Row,
+        legs: Legs,
+    ) -> Option<Served> {
+        let stream = self.streams.get(index)?;
         let life = stream.life(index);
-        let (key, Some(track)) = (stream.peer, stream.track) else {
-            return false;
-        };
-        let Some(track) = self
-            .tracks
-            .get(track)
-            .filter(|track| !track.muted && !track.blocked && track.audible)
-        else {
-            return false;
-        };
-        let publisher = self.peers.get(key as usize).and_then(Option::as_deref);
-        let targets = self.streams.get(index).and_then(RtpStream::decode_targets);
+        let track = self.tracks.get(stream.track?)?;
+        if !track.forwards() {
+            return None;
+        }
+        let publisher = self.peers.get(stream.peer as usize);
+        let publisher = publisher.and_then(Option::as_deref);
+        let targets = stream.decode_targets();
         let run = Run::new(now, life, &self.stats, track, publisher, targets);
         let mut keyframe_wanted = false;
+        let mut total = Sent::default();
         let mut header = [0; HEADER_MAX];
         let subscriptions = track.subscriptions_of(legs);
         let mut ahead = Ahead::of(subscriptions);
@@ -107,15 +158,11 @@ impl Engine {
         let pressed = pool.available() < pool.capacity() / POOL_RESERVE;
         for subscription in subscriptions {
             ahead.fetch(&self.subscriptions, &self.downlinks, egress);
-            let Some(sub) = self
-                .subscriptions
-                .get_mut(*subscription)
-                .filter(|sub| sub.forwards())
-            else {
+            let Some(sub) = self.subscriptions.get_mut(*subscription) else {
                 continue;
             };
             let attached = sub.rewriter.source() == Some(life);
-            if !attached && sub.target != Some(index) {
+            if !sub.forwards() || !(attached || sub.target == Some(index)) {
                 continue;
             }
             let Some(downlink) = self.downlinks.get_mut(sub.peer as usize) else {
@@ -135,9 +182,8 @@ impl Engine {
                 let rest = entries().enumerate().skip(skip);
                 let sent = run.send(sub, downlink, rest, pressed, &mut header, pool, egress);
                 keyframe_wanted |= sub.layers.take_keyframe_wish();
-                self.stats
-                    .media(track.source)
-                    .forwarded(sent.packets, sent.bytes);
+                total.packets += sent.packets;
+                total.bytes += sent.bytes;
                 held_from = sent.held_from;
             }
             if let Some((from, control)) = held_from.zip(downlink.control.as_deref_mut()) {
@@ -146,24 +192,9 @@ impl Engine {
                 plan_departure(&mut self.timers, now, sub.peer, control);
             }
         }
-        let unfinished = legs == Legs::Quick && !track.subscriptions_of(Legs::Slow).is_empty();
-        let keep = track.source.kind() == MediaKind::Video && track.is_wanted();
-        let mirrored = legs == Legs::Quick && !track.satellites.is_empty();
-        if keyframe_wanted {
-            want_keyframe(&mut self.streams, &mut self.asking, index);
-        }
-        if mirrored {
-            self.mirror_row(pool, egress, index, row);
-        }
-        if unfinished {
-            if let Some(stream) = self.streams.get_mut(index) {
-                stream.row = row;
-            }
-        } else if keep {
-            self.remember(now, pool, index, row);
-        }
-        self.void_overrun();
-        unfinished
+        let media = self.stats.media(track.source);
+        media.forwarded(total.packets, total.bytes);
+        Some(Served::of(track, legs, keyframe_wanted))
     }
 }
 
@@ -352,21 +383,17 @@ impl<'a> Run<'a> {
         let mut sent = Sent::default();
         let paced = sub.kind == MediaKind::Video && !all;
         for (at, entry) in entries {
+            let sequence = entry.sequence;
+            let waits = sent.held_from.is_some() || (paced && !downlink.may_pass(self.now));
             // What comes late is missed already, and is asked for: it does not wait.
-            if paced
-                && !sub.rewriter.has_passed(self.life, entry.sequence)
-                && !downlink.may_pass(self.now)
-            {
+            if waits && !sub.rewriter.has_passed(self.life, sequence) {
                 sent.held_from.get_or_insert(at);
-            }
-            if sent.held_from.is_some() && !sub.rewriter.has_passed(self.life, entry.sequence) {
                 continue;
             }
             let Some((buf, packet)) = &entry.packet else {
-                sub.rewriter.skip(entry.sequence);
+                sub.rewriter.skip(sequence);
                 continue;
             };
-            let sequence = entry.sequence;
             if let Some(len) =
                 self.send_packet(sub, downlink, sequence, buf, packet, header, pool, egress)
             {
@@ -382,7 +409,7 @@ impl<'a> Run<'a> {
         clippy::too_many_arguments,
         reason = "two call sites; a struct of these would be built per packet"
     )]
-    #[inline]
+    #[inline(always)]
     pub(super) fn send_packet<E: Egress>(
         &self,
         sub: &mut Subscription,
@@ -438,6 +465,7 @@ impl<'a> Run<'a> {
         clippy::too_many_arguments,
         reason = "one call site; a struct of these would be built per packet"
     )]
+    #[inline]
     fn send_one<E: Egress>(
         &self,
         sub: &mut Subscription,
