@@ -113,16 +113,14 @@ impl Engine {
 
     /// Has reports begin again, if they have ended.
     pub(super) fn resume_reports(&mut self, now: Time, key: u32) {
-        let jitter = self.report_jitter();
-        let Some(peer) = self
-            .peers
-            .get_mut(key as usize)
-            .and_then(Option::as_deref_mut)
-        else {
+        let ended = |peer: &Peer| peer.connected && peer.report_at == Time::NEVER;
+        if !self.peer(key).is_some_and(ended) {
             return;
-        };
-        if peer.connected && peer.report_at == Time::NEVER {
-            peer.report_at = self.timers.set(now + jitter, Timer::Report(key));
+        }
+        let next = now + self.report_jitter();
+        let next = self.timers.set(next, Timer::Report(key));
+        if let Some(peer) = self.peer_mut(key) {
+            peer.report_at = next;
         }
     }
 
