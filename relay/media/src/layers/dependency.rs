@@ -340,13 +340,8 @@ impl DependencySelector {
         let mut references = references.map(|diff| described.number.saturating_sub((*diff).into()));
         references.all(|reference| match self.fates.get(reference) {
             Some(fate) => fate.forwarded,
-            // What is forgotten may have been left out.
-            None if self.fates.has_passed(reference) => self.lacking == 0,
-            // What was lost may still come. It can be decoded then, unless the chain that it is in
-            // was broken before.
-            None => self
-                .current
-                .is_none_or(|current| self.lacking >> current.target & 1 == 0),
+            // What was lost may still come; what is forgotten may have been left out.
+            None => !self.fates.has_passed(reference) || self.lacking == 0,
         })
     }
 
