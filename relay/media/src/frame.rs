@@ -4,8 +4,9 @@
 use crate::layers::LayerBits;
 use sealcast_model::Codec;
 use sealcast_rtp::payload::av1::AggregationHeader;
-use sealcast_rtp::payload::h264::{H264Payload, nal};
+use sealcast_rtp::payload::h264::{H264Payload, nal, whole_unit};
 use sealcast_rtp::payload::red::{RedLayout, RedPayload};
+use sealcast_rtp::payload::sps;
 use sealcast_rtp::payload::vp8::{Vp8Descriptor, Vp8Rewrite};
 use sealcast_rtp::payload::vp9::Vp9Descriptor;
 
@@ -117,6 +118,10 @@ impl FrameInfo {
                 let key = units.starts(nal::SPS);
                 let mut frame = Self::new((!middle).then_some(0), key, Descriptor::Plain);
                 frame.bare_key = !key && units.starts(nal::IDR);
+                if key && let Some(set) = whole_unit(payload, nal::SPS) {
+                    let size = sps::picture_size(set).ok();
+                    frame.pixels = size.map(|(w, h)| u32::from(w) * u32::from(h));
+                }
                 frame
             }
         };
@@ -211,6 +216,22 @@ mod tests {
 
     /// X, S, PID 0; I with a 15-bit id, L, T and K.
     const VP8: [u8; 6] = [0x90, 0xf0, 0x81, 0x02, 0x07, 0x20];
+
+    #[test]
+    fn h264_key_frames_show_their_size() {
+        // 640 × 360, alone and with the picture parameter set behind it.
+        let set = [
+            0x67, 0x42, 0xc0, 0x1f, 0x8c, 0x8d, 0x40, 0x50, 0x17, 0xfc, 0xb0, 0x0f, 0x08, 0x84,
+            0x6a,
+        ];
+        let both = [&[0x78, 0, 15][..], &set, &[0, 2, 0x68, 0xce]].concat();
+        for payload in [&set[..], &both] {
+            let frame = FrameInfo::read(Codec::H264, payload, None).unwrap();
+            assert_eq!((frame.key, frame.pixels), (true, Some(640 * 360)));
+        }
+        let cut = FrameInfo::read(Codec::H264, &set[..7], None).unwrap();
+        assert_eq!((cut.key, cut.pixels), (true, None));
+    }
 
     #[test]
     fn vp8_key_frames_show_their_size() {

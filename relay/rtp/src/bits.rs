@@ -1,21 +1,21 @@
-//! Most-significant-bit-first fields, as the dependency descriptor's syntax uses them.
+//! Most-significant-bit-first fields.
 
 use crate::{ParseError, WriteError};
 use std::ops::Range;
 
 /// Reads bit fields from a slice.
-pub(super) struct BitReader<'a> {
+pub(crate) struct BitReader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> BitReader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
     /// `f(n)`: the next `n` bits, 0..=32.
-    pub(super) fn bits(&mut self, n: u32) -> Result<u32, ParseError> {
+    pub(crate) fn bits(&mut self, n: u32) -> Result<u32, ParseError> {
         debug_assert!(n <= 32);
         let end = self.at + n as usize;
         if end > self.bytes.len() * 8 {
@@ -35,16 +35,16 @@ impl<'a> BitReader<'a> {
     }
 
     /// Bits read so far.
-    pub(super) fn position(&self) -> usize {
+    pub(crate) fn position(&self) -> usize {
         self.at
     }
 
-    pub(super) fn flag(&mut self) -> Result<bool, ParseError> {
+    pub(crate) fn flag(&mut self) -> Result<bool, ParseError> {
         Ok(self.bits(1)? == 1)
     }
 
     /// `ns(n)`: a non-symmetric value below `n`, 1..=64.
-    pub(super) fn non_symmetric(&mut self, n: u32) -> Result<u32, ParseError> {
+    pub(crate) fn non_symmetric(&mut self, n: u32) -> Result<u32, ParseError> {
         let (width, short) = non_symmetric_code(n);
         let value = self.bits(width - 1)?;
         if value < short {
@@ -56,18 +56,18 @@ impl<'a> BitReader<'a> {
 }
 
 /// Writes bit fields into a slice.
-pub(super) struct BitWriter<'a> {
+pub(crate) struct BitWriter<'a> {
     bytes: &'a mut [u8],
     at: usize,
 }
 
 impl<'a> BitWriter<'a> {
-    pub(super) fn new(bytes: &'a mut [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a mut [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
     /// `f(n)`: the low `n` bits of `value`, 0..=32.
-    pub(super) fn bits(&mut self, value: u32, n: u32) -> Result<(), WriteError> {
+    pub(crate) fn bits(&mut self, value: u32, n: u32) -> Result<(), WriteError> {
         debug_assert!(n == 32 || value >> n == 0);
         for bit in (0..n).rev() {
             let byte = self.bytes.get_mut(self.at / 8).ok_or(WriteError::NoRoom)?;
@@ -81,7 +81,7 @@ impl<'a> BitWriter<'a> {
     }
 
     /// Bits of another slice, in which they must lie.
-    pub(super) fn copy(&mut self, from: &[u8], range: Range<usize>) -> Result<(), WriteError> {
+    pub(crate) fn copy(&mut self, from: &[u8], range: Range<usize>) -> Result<(), WriteError> {
         let mut source = BitReader {
             bytes: from,
             at: range.start,
@@ -94,12 +94,12 @@ impl<'a> BitWriter<'a> {
         Ok(())
     }
 
-    pub(super) fn flag(&mut self, value: bool) -> Result<(), WriteError> {
+    pub(crate) fn flag(&mut self, value: bool) -> Result<(), WriteError> {
         self.bits(u32::from(value), 1)
     }
 
     /// `ns(n)`: a non-symmetric value below `n`, 1..=64.
-    pub(super) fn non_symmetric(&mut self, value: u32, n: u32) -> Result<(), WriteError> {
+    pub(crate) fn non_symmetric(&mut self, value: u32, n: u32) -> Result<(), WriteError> {
         let (width, short) = non_symmetric_code(n);
         if value < short {
             self.bits(value, width - 1)
@@ -109,7 +109,7 @@ impl<'a> BitWriter<'a> {
     }
 
     /// Bytes written, the last one padded with zero bits.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.at.div_ceil(8)
     }
 }

@@ -8,6 +8,7 @@
 //! may be opened, rewritten and forwarded while its header is held.
 #![forbid(unsafe_code)]
 
+mod bits;
 mod bytes;
 pub mod dd;
 pub mod demux;

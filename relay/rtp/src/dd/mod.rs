@@ -7,7 +7,6 @@
 //! To pass a descriptor on with other numbering, change it in place ([`set_frame_number`], [`set_template_id`],
 //! [`set_frame_edges`]); [`write_active_decode_targets`] changes its active decode targets.
 
-mod bits;
 mod structure;
 
 pub use structure::{
@@ -15,9 +14,9 @@ pub use structure::{
     MAX_SPATIAL_LAYERS, MAX_TEMPLATES, MAX_TEMPORAL_LAYERS, TemplateStructure,
 };
 
+use crate::bits::{BitReader, BitWriter};
 use crate::bytes::overwrite;
 use crate::{ParseError, WriteError};
-use bits::{BitReader, BitWriter};
 
 /// Bytes of the mandatory fields; a descriptor of just these is the common case.
 pub const MANDATORY_LEN: usize = 3;

@@ -97,6 +97,16 @@ impl<'a> H264Payload<'a> {
     }
 }
 
+/// The first whole NAL unit of a type in a payload, with its header.
+#[must_use]
+pub fn whole_unit(payload: &[u8], wanted: u8) -> Option<&[u8]> {
+    match H264Payload::parse(payload).ok()? {
+        H264Payload::Single { nal_type } => (nal_type == wanted).then_some(payload),
+        H264Payload::Aggregate(mut units) => units.find(|unit| nal_type(unit) == Some(wanted)),
+        H264Payload::Fragment { .. } => None,
+    }
+}
+
 /// The type in a NAL unit's header.
 fn nal_type(unit: &[u8]) -> Option<u8> {
     unit.first().map(|byte| byte & 0x1f)

@@ -5,6 +5,7 @@ pub mod h264;
 pub mod opus;
 pub mod red;
 pub mod rtx;
+pub mod sps;
 pub mod vp8;
 pub mod vp9;
 

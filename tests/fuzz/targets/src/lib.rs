@@ -17,6 +17,7 @@ pub mod rtp;
 pub mod rtx;
 pub mod sframe_header;
 pub mod sframe_open;
+pub mod sps;
 pub mod twcc;
 
 /// A target's name, which is that of its corpus and of its program too, and the target.
@@ -35,5 +36,6 @@ pub const TARGETS: &[Target] = &[
     ("rtx", rtx::run),
     ("sframe_header", sframe_header::run),
     ("sframe_open", sframe_open::run),
+    ("sps", sps::run),
     ("twcc", twcc::run),
 ];

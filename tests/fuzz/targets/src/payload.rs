@@ -3,7 +3,7 @@
 
 use sealcast_rtp::payload::PictureId;
 use sealcast_rtp::payload::av1::AggregationHeader;
-use sealcast_rtp::payload::h264::{H264Payload, nal};
+use sealcast_rtp::payload::h264::{H264Payload, nal, whole_unit};
 use sealcast_rtp::payload::vp8::{MAX_DESCRIPTOR_LEN, Vp8Descriptor, Vp8Rewrite};
 use sealcast_rtp::payload::vp9::Vp9Descriptor;
 
@@ -22,6 +22,9 @@ pub fn run(payload: &[u8]) {
     if let Ok(parsed) = H264Payload::parse(payload) {
         let types = [nal::IDR, nal::SPS, nal::PPS];
         let _ = types.map(|nal_type| parsed.starts(nal_type));
+        if let Some(unit) = whole_unit(payload, nal::SPS) {
+            assert!(parsed.starts(nal::SPS) && payload.len() >= unit.len());
+        }
     }
 }
 
