@@ -331,11 +331,10 @@ fn summary(outcomes: &[Outcome], took: Duration) -> String {
     }
     let all = || outcomes.iter().flat_map(|o| &o.verdicts);
     let held = all().filter(|v| v.held()).count();
-    let _ = writeln!(
-        out,
-        "\n{held} of {} goals held on this machine, now",
-        all().count()
-    );
+    let goals = all().count();
+    if goals > 0 {
+        let _ = writeln!(out, "\n{held} of {goals} goals held on this machine, now");
+    }
     out
 }
 

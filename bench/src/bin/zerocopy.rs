@@ -199,7 +199,7 @@ impl Report {
         )
         .plot(
             "CPU per datagram, ns",
-            "Times what sendmmsg takes, by which the relay sends.",
+            "× says how much more than by sendmmsg, by which the relay sends.",
             &bars(&rows, &[("user", 0), ("system", 1)]),
         )
     }
