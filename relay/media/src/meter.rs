@@ -61,8 +61,9 @@ impl LayerMeter {
                 let seen = u32::try_from(seen).unwrap_or(u32::MAX);
                 *rate = match *rate {
                     0 => seen,
-                    // Up fast, down slowly: what is planned too small makes a queue.
-                    old if seen > old => old + (seen - old) / 2,
+                    // Alike in both directions: with every key frame a rate that rises faster would
+                    // be above what is sent for seconds.
+                    old if seen > old => old + (seen - old) / 4,
                     old => old - (old - seen) / 4,
                 };
             }

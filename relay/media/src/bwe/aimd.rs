@@ -10,9 +10,9 @@ use std::time::Duration;
 /// RECOMMENDED value". Ours is higher because the queue is drained by sending less for a moment
 /// (see `Estimator::sending_rate`) and not by believing in less capacity than there is.
 const BETA: f64 = 0.9;
-/// As `BETA`, after a burst that kept the bottleneck busy for long enough to measure it, and not for
-/// longer: there is no standing queue to make room for.
-const BETA_BURST: f64 = 0.95;
+/// As `BETA`, while the queue is short, or was made by a burst that kept the bottleneck busy for long
+/// enough to measure it, and not for longer: there is little to make room for.
+const BETA_SHORT: f64 = 0.95;
 
 /// Growth in a second while the link's capacity is unknown (gcc-02, section 5.5: "1.08").
 const GROWTH: f64 = 0.08;
@@ -49,6 +49,20 @@ const DECREASE_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// flow that has more of a shared link would forget sooner, grow faster and have still more.
 const CAPACITY_MEMORY: Duration = Duration::from_secs(10);
 
+/// Within that time the rate grows no further than to that capacity, or to so many times what is
+/// acknowledged: a sender of layers that do not fill the path shows nothing by sending them, and
+/// would go on into overuse.
+const GROWTH_OVER_ACKED: f64 = 1.05;
+
+/// Of several senders behind one bottleneck the one that has least of what it wants is to gain: below
+/// this share of it the rate grows beyond those bounds by as much as is missing ...
+pub(super) const FAIR_SHARE: f64 = 0.5;
+/// ... and faster, by the ratio to the power of 3/2, within these bounds. Above, it grows slower. The
+/// decrease is in proportion to the rate, so that both together even rates out, as they must where
+/// layers come in steps and the one that happens to take a step keeps it.
+const FAIR_GROWTH_MIN: f64 = 0.5;
+const FAIR_GROWTH_MAX: f64 = 3.0;
+
 /// Weight of a new observation of the link's capacity.
 const CAPACITY_WEIGHT: f64 = 0.05;
 
@@ -79,6 +93,10 @@ pub(super) struct Observation {
     /// As `busy`, if it has been so for long.
     pub(super) sustained: Option<u64>,
     pub(super) rtt: Duration,
+    /// The queue is no longer than a few bursts make it.
+    pub(super) is_short: bool,
+    /// What the rate is of all that could be put to use, 0..=1.
+    pub(super) share: f64,
     /// The sender sends less than it may.
     pub(super) idle: bool,
 }
@@ -141,7 +159,8 @@ impl Aimd {
             return;
         }
         let beta = match (seen.busy, seen.sustained) {
-            (Some(_), None) => BETA_BURST,
+            (Some(_), None) => BETA_SHORT,
+            _ if seen.is_short => BETA_SHORT,
             _ => BETA,
         };
         let mut lower = beta * carried.unwrap_or(self.rate);
@@ -167,12 +186,20 @@ impl Aimd {
         if quiet && self.capacity.is_exceeded_by(acked) {
             self.capacity = Capacity::default();
         }
-        let limit = ACKED_FACTOR * acked + ACKED_SLACK;
+        let mut limit = ACKED_FACTOR * acked + ACKED_SLACK;
+        if let Some(capacity) = self.capacity.mean.filter(|_| !quiet) {
+            let lack = (FAIR_SHARE - seen.share).max(0.0);
+            let known = (1.0 + lack) * capacity;
+            limit = limit.min(known.max((GROWTH_OVER_ACKED + lack) * acked));
+        }
         if self.rate >= limit || (seen.idle && self.rate >= acked) {
             return;
         }
         let step = match self.capacity.mean {
-            Some(_) => PACKETS_PER_RESPONSE * self.additive_step(seen.rtt) * elapsed.as_secs_f64(),
+            Some(_) => {
+                let packets = PACKETS_PER_RESPONSE * fair_growth(seen.share);
+                packets * self.additive_step(seen.rtt) * elapsed.as_secs_f64()
+            }
             None => {
                 (self.rate * GROWTH * elapsed.as_secs_f64()).max(1_000.0 * elapsed.as_secs_f64())
             }
@@ -187,6 +214,12 @@ impl Aimd {
         let response = (rtt + REACTION).as_secs_f64();
         (frame_bits / packets / response).max(LEAST_ADDITIVE)
     }
+}
+
+/// How fast to grow with this share of what is wanted, as a multiple of the usual.
+fn fair_growth(share: f64) -> f64 {
+    let lack = FAIR_SHARE / share.max(f64::EPSILON);
+    (lack * lack.sqrt()).clamp(FAIR_GROWTH_MIN, FAIR_GROWTH_MAX)
 }
 
 /// The throughput at which the queue was last seen to grow, with its spread.
@@ -241,6 +274,8 @@ mod tests {
             busy: None,
             sustained: None,
             rtt: Duration::from_millis(50),
+            is_short: false,
+            share: FAIR_SHARE,
             idle: false,
         }
     }
@@ -291,6 +326,58 @@ mod tests {
         };
         aimd.update(Time::from_millis(2_010), narrow);
         assert_eq!(aimd.rate(), 450_000);
+    }
+
+    #[test]
+    fn little_is_given_up_for_a_short_queue() {
+        let mut aimd = Aimd::new(3_400_000);
+        let short = Observation {
+            sustained: Some(3_000_000),
+            is_short: true,
+            ..observation(Usage::Over, 2_900_000)
+        };
+        aimd.update(Time::from_millis(1_000), short);
+        assert_eq!(aimd.rate(), 2_850_000);
+    }
+
+    /// The rate a good while after a path of 1.1 Mbit/s was full, of which `acked` is used; and how
+    /// much of that growth came in the first second.
+    fn growth(share: f64, acked: u64) -> (u64, u64) {
+        let mut aimd = Aimd::new(1_100_000);
+        aimd.update(
+            Time::from_millis(1_000),
+            observation(Usage::Over, 1_100_000),
+        );
+        let before = aimd.rate();
+        let mut after_a_second = 0;
+        for i in 0..180 {
+            let seen = Observation {
+                share,
+                ..observation(Usage::Normal, acked)
+            };
+            aimd.update(Time::from_millis(1_050 + i * 50), seen);
+            if i == 20 {
+                after_a_second = aimd.rate() - before;
+            }
+        }
+        (aimd.rate(), after_a_second)
+    }
+
+    #[test]
+    fn a_full_path_is_not_outgrown_by_layers_that_do_not_fill_it() {
+        assert_eq!(growth(0.6, 900_000).0, 1_100_000);
+        // What is acknowledged shows more.
+        assert_eq!(growth(0.6, 1_100_000).0, 1_155_000);
+    }
+
+    #[test]
+    fn who_lacks_most_grows_fastest_and_furthest() {
+        let (rich, poor) = (growth(0.45, 1_000_000), growth(0.2, 1_000_000));
+        assert!(poor.1 > 2 * rich.1, "{rich:?} {poor:?}");
+        assert_eq!((rich.0, poor.0), (1_155_000, 1_430_000));
+        assert_eq!(fair_growth(0.5), 1.0);
+        assert_eq!(fair_growth(1.0), FAIR_GROWTH_MIN);
+        assert_eq!(fair_growth(0.0), FAIR_GROWTH_MAX);
     }
 
     #[test]

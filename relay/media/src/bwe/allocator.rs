@@ -22,13 +22,21 @@ const UPGRADE_MARGIN: u64 = 15;
 
 /// After a track had to be lowered or paused it is not raised again for this long ...
 const UPGRADE_PAUSE: Duration = Duration::from_secs(3);
-/// ... unless what it needs, margin included, would fit this many times.
+/// ... unless what it needs, margin included, would fit this many times, and for this long even then:
+/// a layer that comes and goes between two frames is left out without its receiver's having been told.
 const AMPLE: u64 = 2;
+const AMPLE_PAUSE: Duration = Duration::from_millis(200);
 
 /// A layer that only adds frames of the same size costs no key frame, neither up nor down, so a
 /// mistake is soon mended: it needs less to spare, and waits less.
 const FRAME_RATE_MARGIN: u64 = 5;
 const FRAME_RATE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is sent above the lowest layers stays while no more than this of what there is is missing for
+/// it, in percent: rates vary by as much, and what is lowered for it would soon be raised again, with
+/// a key frame. What does overfill the path lowers the estimate further. Diagnostic tracks are not
+/// borne with.
+const KEEP_MARGIN: u64 = 5;
 
 /// A track is not paused while its lowest layer misses this much at most, in percent of what there
 /// is, and for no longer than this. Key frames make a stream look larger than it is, and estimates
@@ -177,8 +185,10 @@ pub struct Allocation {
 struct Entry {
     subscription: Subscription,
     decision: Decision,
-    /// Not raised before this.
+    /// Not raised before this ...
     raise_from: Time,
+    /// ... or, where there is ample room, before this.
+    ample_from: Time,
     /// Since when its lowest layer does not quite fit.
     short_since: Option<Time>,
 }
@@ -225,6 +235,7 @@ impl Allocator {
                     subscription,
                     decision: Decision::Unwanted,
                     raise_from: Time::ZERO,
+                    ample_from: Time::ZERO,
                     short_since: None,
                 });
             }
@@ -296,6 +307,7 @@ impl Allocator {
             }
             if entry.is_lowered_from(before) {
                 entry.raise_from = now + entry.pause_after(before);
+                entry.ample_from = now + AMPLE_PAUSE;
             }
             changed(Allocation {
                 id: entry.subscription.id,
@@ -308,7 +320,8 @@ impl Allocator {
     fn divide(&mut self, now: Time, available: u64) -> bool {
         let mut chosen = [None; MAX_SUBSCRIPTIONS];
         let mut left = self.base_layers(now, available, &mut chosen);
-        self.upgrades(now, &mut left, &mut chosen);
+        let slack = available / 100 * KEEP_MARGIN;
+        self.upgrades(now, &mut left, slack, &mut chosen);
         let mut differs = false;
         for (entry, layer) in self.entries.iter_mut().zip(chosen) {
             let decision = entry.decide(layer);
@@ -341,8 +354,8 @@ impl Allocator {
 
     /// Raises tracks, in turn within a class, until nothing fits: first from one size to the next,
     /// each at its full frame rate, for a large picture that stutters is worse than a small one
-    /// that does not; then by what still fits of the frames of a further size.
-    fn upgrades(&self, now: Time, left: &mut u64, chosen: &mut [Option<usize>]) {
+    /// that does not; then by what still fits of the frames of a further size. What is sent already may take `slack` bits per second more than is `left`.
+    fn upgrades(&self, now: Time, left: &mut u64, mut slack: u64, chosen: &mut [Option<usize>]) {
         for (class, whole) in [
             (Priority::Diagnostic, true),
             (Priority::Diagnostic, false),
@@ -370,7 +383,13 @@ impl Allocator {
                             true => FRAME_RATE_MARGIN,
                             false => UPGRADE_MARGIN,
                         };
-                        if entry.fits(now, next, step, margin, *left) {
+                        let borne = match class {
+                            Priority::Diagnostic => 0,
+                            _ if entry.rises_to(next) => 0,
+                            _ => slack,
+                        };
+                        if entry.fits(now, next, step, margin, left.saturating_add(borne)) {
+                            slack -= step.saturating_sub(*left).min(slack);
                             *left = left.saturating_sub(step);
                             *chosen = Some(next);
                             raised = true;
@@ -409,20 +428,25 @@ impl Entry {
         above.find(|i| !whole || !faster(*i))
     }
 
+    /// Whether `layer` is above what is sent at present.
+    fn rises_to(&self, layer: usize) -> bool {
+        match self.present() {
+            Some(present) => layer > present,
+            None => self.is_paused(),
+        }
+    }
+
     /// Whether `layer`, for `cost` more, fits into `left`. What is above the present layer must
     /// fit with a margin of so many percent, and wait after a lowering, unless there is ample room.
     fn fits(&self, now: Time, layer: usize, cost: u64, margin: u64, left: u64) -> bool {
-        let above = match self.present() {
-            Some(present) => layer > present,
-            None => self.is_paused(),
-        };
-        if !above {
+        if !self.rises_to(layer) {
             return cost <= left;
         }
         // The margin is on the whole layer: that is what will vary.
         let spare = self.subscription.cost(layer) * margin / 100;
         let needed = cost.saturating_add(spare);
-        let rested = now >= self.raise_from || needed.saturating_mul(AMPLE) <= left;
+        let ample = now >= self.ample_from && needed.saturating_mul(AMPLE) <= left;
+        let rested = ample || now >= self.raise_from;
         rested && needed <= left
     }
 

@@ -1,7 +1,7 @@
 //! The send-side estimator of one subscriber's path.
 
 use super::acked::AckedBitrate;
-use super::aimd::{Aimd, Observation};
+use super::aimd::{Aimd, FAIR_SHARE, Observation};
 use super::delay::{DelayDetector, Usage};
 use super::loss::LossBound;
 use super::losses::{Losses, LostPacket};
@@ -36,12 +36,20 @@ const SHORT_QUEUE_MICROS: i64 = 20_000;
 /// every change of encoding brings, passes and leaves the queue as it was.
 const BURST_QUEUE_MICROS: i64 = 50_000;
 
-/// After an overuse, for this long, sending makes room for the queue to drain as far as it is not
-/// short ...
+/// Up to this length a queue is one that a few bursts make: giving up a little is enough.
+const LASTING_QUEUE_MICROS: i64 = 100_000;
+
+/// After an overuse, for this long, sending makes room for the queue to drain as far as it is longer
+/// than this: what is less drains by what the overuse took from the estimate ...
 const DRAIN_TIME: Duration = Duration::from_secs(3);
+const DRAIN_FROM_MICROS: i64 = 60_000;
 /// ... within that time, and not below that share.
 const DRAIN_OVER_MICROS: f64 = 400_000.0;
 const DRAIN_LEAST: f64 = 0.1;
+
+/// Where more packets than this are lost, the rate does not grow faster for what is missing: a queue
+/// that is too short for delay to tell of it overflows.
+const HASTY_LOSS: f64 = 0.02;
 
 /// Bounds of an [`Estimator`], bits per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +161,7 @@ impl Estimator {
     /// What to send now, bits per second: the estimate, less while a queue has to drain.
     #[must_use]
     pub fn sending_rate(&self, now: Time) -> u64 {
-        let excess = self.queue.delay - self.tolerated();
+        let excess = self.queue.delay - DRAIN_FROM_MICROS;
         if !self.is_draining(now) || excess <= 0 {
             return self.estimate();
         }
@@ -354,14 +362,30 @@ impl Estimator {
             busy: self.busy.bitrate(),
             sustained: self.busy.standing(self.queue.delay),
             rtt,
+            is_short: self.queue.delay < LASTING_QUEUE_MICROS,
+            share: self.share(before),
             idle: digest.idle,
         };
         self.aimd.update(now, seen);
+        if self.aimd.rate() < before / 2 {
+            // What the old rate lost in a path that got narrow is not held against the new one.
+            self.loss.start_over(now);
+        }
         if let Some((shown, asked)) = digest.probe {
             self.on_probe_result(now, shown, asked, before);
         }
         self.aimd.clamp(self.config.min, self.config.max);
         self.loss.update(now, before, rtt);
+    }
+
+    /// What `rate` is of all that could be put to use, as far as that speaks for haste or patience:
+    /// where packets are lost, nothing speaks for haste.
+    fn share(&self, rate: u64) -> f64 {
+        let share = (rate as f64 / self.demand.max(1) as f64).min(1.0);
+        match self.loss.loss() > HASTY_LOSS {
+            true => share.max(FAIR_SHARE),
+            false => share,
+        }
     }
 
     /// How long a queue may be without being congestion, microseconds.
@@ -431,7 +455,7 @@ impl Estimator {
             return;
         }
         self.log.expire(now.saturating_sub(self.patience()));
-        self.loss.on_outage(now);
+        self.loss.start_over(now);
         let lower = (self.estimate() as f64 * SILENCE_FACTOR) as u64;
         self.aimd.set(lower.max(self.config.min));
         self.last_overuse = Some(now);

@@ -86,8 +86,9 @@ impl LossBound {
         self.bound = self.bound.map(|bound| bound.max(rate as f64));
     }
 
-    /// The path was broken until `now`: what was lost then tells nothing of the rate.
-    pub(super) fn on_outage(&mut self, now: Time) {
+    /// The path was broken until `now`, or was another one: what was lost then tells nothing of the
+    /// rate.
+    pub(super) fn start_over(&mut self, now: Time) {
         self.counts_from = now;
         self.experiment = None;
         (self.window_start, self.packets, self.lost) = (None, 0, 0);

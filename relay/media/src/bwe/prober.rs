@@ -13,9 +13,12 @@ const PROBE_FACTOR: f64 = 2.0;
 pub(super) const DEMAND_FACTOR: f64 = 1.2;
 /// A probe that showed this share of its rate is worth a further one at once.
 pub(super) const PROBE_SUCCESS: f64 = 0.7;
-/// Pause between probes while they find something, and after one that did not.
+/// Pause between probes while they find something. After those that do not it is doubled, up to
+/// this with nothing of what is wanted ...
 const PROBE_PAUSE: Duration = Duration::from_secs(1);
-const PROBE_PAUSE_MAX: Duration = Duration::from_secs(3);
+/// ... and so much longer with all of it: the less is missing, the less a probe can find, and whoever
+/// shares the path and has less of it gets to ask more often.
+const PROBE_PAUSE_SATISFIED: Duration = Duration::from_secs(6);
 /// No probe this soon after the rate had to be lowered: the queue has to drain first.
 const PROBE_AFTER_DECREASE: Duration = Duration::from_millis(1_500);
 /// A probe must show this much more than the estimate to count as a find.
@@ -38,6 +41,8 @@ pub(super) struct Prober {
     pause: Duration,
     /// When a probe last raised the estimate.
     last_find: Option<Time>,
+    /// What the estimate was of all that would be asked for when the last probe was sent, 0..=1.
+    share: f64,
 }
 
 impl Prober {
@@ -48,6 +53,7 @@ impl Prober {
             next_at: Time::ZERO,
             pause: PROBE_PAUSE,
             last_find: None,
+            share: 0.0,
         }
     }
 
@@ -69,6 +75,7 @@ impl Prober {
         most: u64,
         wait: Duration,
     ) -> Option<ProbeCluster> {
+        self.share = (estimate as f64 / most.max(1) as f64).min(1.0);
         let planned = self.initial.iter_mut().find_map(Option::take);
         let rate = planned
             .unwrap_or((estimate as f64 * PROBE_FACTOR) as u64)
@@ -124,7 +131,8 @@ impl Prober {
     }
 
     fn back_off(&mut self, now: Time) {
-        self.pause = (self.pause * 2).min(PROBE_PAUSE_MAX);
+        let most = PROBE_PAUSE + PROBE_PAUSE_SATISFIED.mul_f64(self.share);
+        self.pause = (self.pause * 2).min(most);
         self.next_at = self.next_at.max(now + self.pause);
     }
 }

@@ -5,7 +5,7 @@
 //! probes: the rate follows what comes, at most half as much again.
 
 use super::acked::AckedBitrate;
-use super::aimd::{Aimd, Observation};
+use super::aimd::{Aimd, FAIR_SHARE, Observation};
 use super::delay::{DelayDetector, Usage};
 use super::estimator::EstimatorConfig;
 use super::path::{BusyRate, QueueDelay};
@@ -104,6 +104,8 @@ impl ReceiveEstimator {
             busy: self.busy.bitrate(),
             sustained: self.busy.standing(self.queue.delay),
             rtt,
+            is_short: false,
+            share: FAIR_SHARE,
             idle: false,
         };
         self.aimd.update(now, seen);

@@ -137,7 +137,8 @@ impl Engine {
         let available = control.available(now);
         let rested = now - control.allocated_at >= ALLOCATION_INTERVAL;
         if !rested && !control.stale && available >= control.allocated {
-            return;
+            // A probe that follows from what the last one found does not wait.
+            return self.probe(now, key);
         }
         (control.allocated_at, control.allocated, control.stale) = (now, available, false);
         let Some(peer) = self.peers.get(key as usize).and_then(Option::as_deref) else {
@@ -188,22 +189,26 @@ impl Engine {
                 grants.push(grant(subscription, wish, decision, simulcast));
             }
         }
-        let probes = self.can_probe(key);
-        if let Some(control) = self
-            .downlinks
-            .get_mut(key as usize)
-            .and_then(|d| d.control.as_deref_mut())
-        {
+        if let Some(control) = self.control(key) {
             control.set_pace(now);
+        }
+        self.probe(now, key);
+        for grant in grants.drain(..) {
+            self.apply(grant);
+        }
+        self.grants = grants;
+    }
+
+    /// Starts a probe of a peer's path if it is time for one.
+    fn probe(&mut self, now: Time, key: u32) {
+        let probes = self.can_probe(key);
+        let downlink = self.downlinks.get_mut(key as usize);
+        if let Some(control) = downlink.and_then(|d| d.control.as_deref_mut()) {
             if probes {
                 control.poll_probe(now);
             }
             plan_departure(&mut self.timers, now, key, control);
         }
-        for grant in grants.drain(..) {
-            self.apply(grant);
-        }
-        self.grants = grants;
     }
 
     /// Stops or resumes what is not looked at, on a path that is not controlled.

@@ -109,14 +109,16 @@ fn going_up_needs_room_to_spare_and_patience() {
     // 1,700 fits, but not with 15 % of it to spare.
     assert_eq!(allocate(&mut allocator, 10, 1_900), []);
     assert_eq!(allocate(&mut allocator, 20, 2_000), [(1, send(2))]);
-    assert_eq!(allocate(&mut allocator, 30, 1_700), []);
-    assert_eq!(allocate(&mut allocator, 40, 1_699), [(1, send(1))]);
+    // What is sent is borne with while 5 % of what there is are missing.
+    assert_eq!(allocate(&mut allocator, 30, 1_620), []);
+    assert_eq!(allocate(&mut allocator, 40, 1_619), [(1, send(1))]);
     assert_eq!(allocate(&mut allocator, 3_039, 2_500), []);
     assert_eq!(allocate(&mut allocator, 3_040, 2_500), [(1, send(2))]);
     // Where it would fit twice there is nothing to wait for.
     assert_eq!(allocate(&mut allocator, 3_050, 1_600), [(1, send(1))]);
-    assert_eq!(allocate(&mut allocator, 3_060, 3_400), []);
-    assert_eq!(allocate(&mut allocator, 3_070, 3_411), [(1, send(2))]);
+    assert_eq!(allocate(&mut allocator, 3_249, 3_411), []);
+    assert_eq!(allocate(&mut allocator, 3_250, 3_400), []);
+    assert_eq!(allocate(&mut allocator, 3_260, 3_411), [(1, send(2))]);
 }
 
 #[test]
