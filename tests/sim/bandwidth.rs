@@ -25,7 +25,7 @@ fn capacity_steps_are_followed_down_and_up() {
             }
             let share = run.goodput / best;
             assert!(
-                share > 0.8,
+                share > 0.75,
                 "seed {seed}, {picture:?}: {share:.2} of what layers can fill"
             );
             goodput.push(run.goodput);
