@@ -12,6 +12,7 @@
 
 mod support;
 
+use std::net::UdpSocket;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -145,6 +146,19 @@ fn a_client_that_is_put_into_another_room_is_found() {
         assert_eq!(run.code, 1, "{}", run.told);
         assert!(run.count(count) > 100, "{keys}: {}", run.told);
     }
+}
+
+#[test]
+fn a_media_address_that_does_not_answer_is_found() {
+    let _turn = alone();
+    let relay = Relay::start();
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let targets = ["--media-address", &address, "--slo", "join_failures = 0"];
+    let run = relay.load(CONSULT, &targets).run();
+    assert_eq!(run.code, 3, "{}", run.told);
+    assert_eq!(run.count("join_failures"), 4, "{}", run.told);
+    assert!(run.told.contains("media was not connected"), "{}", run.told);
 }
 
 #[test]

@@ -242,7 +242,7 @@ impl RunResult {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         let count = |c| self.windows.iter().map(|w| w.count(c)).sum::<u64>();
-        let nobody_in = count(Counter::JoinFailed) > 0 && count(Counter::JoinDone) == 0;
+        let nobody_in = count(Counter::JoinStarted) > 0 && count(Counter::JoinDone) == 0;
         if nobody_in || self.windows.iter().all(|w| w.phase != Phase::Measure) {
             return Outcome::CouldNotRun;
         }

@@ -66,7 +66,7 @@ names! {
     Counter {
         JoinStarted = "joins" "Joins begun.";
         JoinDone = "joins_done" "Joins that led to a connected media session.";
-        JoinFailed = "join_failures" "Joins that failed.";
+        JoinFailed = "join_failures" "Joins that failed, or were under way for 5 s when the run ended.";
         SessionLost = "sessions_lost" "Media sessions or signalling sockets that ended unasked.";
         RequestFailed = "request_failures" "Signalling requests refused after joining.";
         PacketsSent = "packets_sent" "RTP packets sent, retransmissions left out.";

@@ -109,7 +109,7 @@ fn a_generator_that_lagged_makes_the_run_invalid() {
     let nobody_in = RunResult {
         windows: vec![Window {
             phase: Phase::Measure,
-            counters: BTreeMap::from([(Counter::JoinFailed, 4)]),
+            counters: BTreeMap::from([(Counter::JoinStarted, 4)]),
             ..Window::default()
         }],
         ..RunResult::default()

@@ -2,7 +2,7 @@
 
 use super::group::{Group, MEDIA_SUITE};
 use super::meter::Notice;
-use super::session::{self, ClientError, JOIN_TIMEOUT, MediaSession, failed, stopped};
+use super::session::{self, ClientError, JOIN_TIMEOUT, Joining, MediaSession, failed, stopped};
 use super::{Setup, Worker};
 use crate::driver::{PeerId, Signal, SignalError, SignalEvent, SlotRequest, TrackInfo};
 use crate::http;
@@ -101,6 +101,7 @@ impl Client {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), ClientError> {
         let mut inbox = self.session.open(intended);
+        let under_way = Joining::begin(&self.session, intended);
         let joining = self.join(&mut inbox);
         let mut signal = tokio::select! {
             signal = tokio::time::timeout(JOIN_TIMEOUT, joining) => {
@@ -109,6 +110,7 @@ impl Client {
             // The run is over before this client was in.
             () = stopped(stop) => return Ok(()),
         };
+        drop(under_way);
         *joined = true;
         self.session.start()?;
         let until = stay.until.map(|until| self.setup.begin + until);

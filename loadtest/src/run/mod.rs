@@ -34,6 +34,7 @@ use registry::Registry;
 use sealcast_model::Time;
 use sealcast_netsim::Rng;
 use sealcast_srtp::Backend;
+use session::JOIN_OVERDUE;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -134,6 +135,8 @@ struct Setup {
     /// Senders have stopped.
     stopped: AtomicBool,
     control: Mutex<Account>,
+    /// Joins under way, by the session's name: when each was due.
+    joining: Mutex<BTreeMap<u64, Time>>,
     errors: Mutex<BTreeMap<String, u64>>,
 }
 
@@ -154,6 +157,17 @@ impl Setup {
 
     fn control(&self) -> MutexGuard<'_, Account> {
         lock(&self.control)
+    }
+
+    /// The run ends: joins that have taken too long by now count as failed, though none of them has
+    /// been told so yet.
+    fn give_up_joins(&self, now: Time) {
+        for due in lock(&self.joining).values() {
+            self.error("media was not connected when the run ended");
+            if now.saturating_since(*due) >= JOIN_OVERDUE {
+                self.control().add(Counter::JoinFailed, 1);
+            }
+        }
     }
 
     fn error(&self, text: &str) {
@@ -276,6 +290,7 @@ impl Running {
             media_address: options.media_address,
             stopped: AtomicBool::new(false),
             control: Mutex::default(),
+            joining: Mutex::default(),
             errors: Mutex::default(),
         });
         let (stop, stopped) = watch::channel(false);
@@ -394,6 +409,9 @@ impl Running {
                 }
             })
             .await?;
+        if last {
+            self.setup.give_up_joins(self.setup.clock.now());
+        }
         let process = usage::process_cpu();
         let used = process.saturating_sub(std::mem::replace(&mut self.process_cpu, process));
         let media: u64 = parts.iter().map(|p| p.count(Counter::CpuMicros)).sum();

@@ -2,6 +2,7 @@
 
 use super::meter::{Meter, Notice};
 use super::registry::Stream;
+use super::worker::lock;
 use super::{Setup, Worker};
 use crate::driver::{Bind, MediaLoop, PeerId, SignalError};
 use crate::http::HttpError;
@@ -42,6 +43,30 @@ pub(super) enum ClientError {
     Ended(String),
     #[error("the media thread has ended")]
     ThreadGone,
+}
+
+/// A join that takes longer than this has failed, also where the run ends before [`JOIN_TIMEOUT`].
+pub(super) const JOIN_OVERDUE: Duration = Duration::from_secs(5);
+
+/// A join under way, until this is dropped.
+pub(super) struct Joining {
+    setup: Arc<Setup>,
+    key: u64,
+}
+
+impl Joining {
+    pub(super) fn begin(session: &MediaSession, intended: Time) -> Joining {
+        let setup = Arc::clone(&session.setup);
+        lock(&setup.joining).insert(session.key, intended);
+        let key = session.key;
+        Joining { setup, key }
+    }
+}
+
+impl Drop for Joining {
+    fn drop(&mut self) {
+        lock(&self.setup.joining).remove(&self.key);
+    }
 }
 
 /// A media session. What it does happens on the media thread.

@@ -5,7 +5,7 @@
 //! wants nor what it shows, so every stream of its room is right.
 
 use super::meter::Notice;
-use super::session::{self, ClientError, JOIN_TIMEOUT, MediaSession, failed, stopped};
+use super::session::{self, ClientError, JOIN_TIMEOUT, Joining, MediaSession, failed, stopped};
 use super::worker::Worker;
 use super::{Setup, Whip};
 use crate::http::{self, HttpError};
@@ -62,6 +62,7 @@ pub(super) async fn live(
                 whip: &whip,
                 plan: &plan,
             };
+            let _under_way = Joining::begin(&client.media, intended);
             let joining = tokio::time::timeout(JOIN_TIMEOUT, client.join(intended, publish));
             match joining.await.unwrap_or(Err(ClientError::Timeout)) {
                 Ok((resource, token, inbox)) => sessions.push(Session {
