@@ -58,3 +58,10 @@ fn two_viewers_use_a_link_together() {
         );
     }
 }
+
+#[test]
+fn a_stream_that_grows_fourfold_is_not_paused() {
+    let shown = bandwidth::grows(10).expect("every invariant holds");
+    // The last ones are on their way.
+    assert!((298..=300).contains(&shown), "{shown} of 300 frames");
+}

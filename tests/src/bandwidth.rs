@@ -301,6 +301,38 @@ pub fn shared(seed: u64, picture: Picture) -> Result<Shared, String> {
     Ok(Shared { rates, samples })
 }
 
+/// A camera without layers over a path without limits: 4.4 Mbit/s for ten seconds, and then 17.6 at
+/// once. Frames shown in the first so many seconds of that, of 30 a second.
+///
+/// # Errors
+/// A run that broke an invariant.
+pub fn grows(seconds: u64) -> Result<usize, String> {
+    const BEFORE: u64 = 4_400_000;
+    const AFTER: u64 = 17_600_000;
+    let mut world = World::new(0);
+    let picture = Picture {
+        bitrates: [BEFORE; 3],
+        ..PLAIN
+    };
+    let (back, down) = (world.add_down(path()), world.add_down(path()));
+    let profile = Profile {
+        simulcast: false,
+        controlled: true,
+        video_slots: 1,
+    };
+    world.join(1, 1, profile, picture, Source::Camera, (path(), back))?;
+    world.join(VIEWER, 1, profile, picture, Source::Camera, (path(), down))?;
+    world.show(VIEWER, false, 0, Some(1))?;
+    world.run(Duration::from_secs(10))?;
+    if let Some(client) = world.client(1) {
+        client.publisher.set_bitrates([AFTER; 3]);
+    }
+    let shown = |world: &mut World| world.client(VIEWER).map_or(0, |c| c.subscriber.shown.len());
+    let before = shown(&mut world);
+    world.run(Duration::from_secs(seconds))?;
+    Ok(shown(&mut world) - before)
+}
+
 /// The largest share of capacity that layers can fill in [`steps`], were they chosen at once and
 /// without any overhead: in each phase the largest sum of one layer of each camera, and of the
 /// audio, that does not exceed the capacity.

@@ -222,6 +222,11 @@ impl Publisher {
         rtp(&fields, &extensions, &opus(&tag, u64::from(number) + 1))
     }
 
+    /// The encodings' rates from now on, bits per second.
+    pub fn set_bitrates(&mut self, bitrates: [u64; 3]) {
+        self.picture.bitrates = bitrates;
+    }
+
     fn transport(&mut self) -> [u8; 2] {
         self.transport = self.transport.wrapping_add(1);
         self.transport.to_be_bytes()
