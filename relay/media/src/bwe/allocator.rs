@@ -354,7 +354,8 @@ impl Allocator {
 
     /// Raises tracks, in turn within a class, until nothing fits: first from one size to the next,
     /// each at its full frame rate, for a large picture that stutters is worse than a small one
-    /// that does not; then by what still fits of the frames of a further size. What is sent already may take `slack` bits per second more than is `left`.
+    /// that does not; then by what still fits of the frames of a further size. What is sent already
+    /// may take `slack` bits per second more than is `left`.
     fn upgrades(&self, now: Time, left: &mut u64, mut slack: u64, chosen: &mut [Option<usize>]) {
         for (class, whole) in [
             (Priority::Diagnostic, true),
