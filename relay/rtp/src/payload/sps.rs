@@ -1,14 +1,14 @@
 //! H.264 sequence parameter sets (ITU-T H.264, section 7.3.2.1.1), as far as the picture's size.
 //!
-//! Every field has the range that the standard gives it, and no more than [`MAX_LEN`] bytes are looked at: a set
-//! within those limits takes bounded work.
+//! Every field has the range that the standard gives it, and no more than [`MAX_LEN`] bytes are
+//! looked at: a set within those limits takes bounded work.
 
 use crate::ParseError;
 use crate::bits::BitReader;
 use crate::payload::h264::nal;
 
-/// Bytes of a unit that are looked at. Scaling lists of every size leave room to spare; what may follow the size
-/// (VUI parameters) is not needed.
+/// Bytes of a unit that are looked at. Scaling lists of every size leave room to spare; what may
+/// follow the size (VUI parameters) is not needed.
 pub const MAX_LEN: usize = 1_024;
 
 /// The longest side in macroblocks: the square root of 8 × 139,264, of level 6.2 (table A-1 and section A.3.1).
@@ -17,12 +17,12 @@ const MAX_SIDE: u32 = 1_055;
 /// Profiles whose sets tell the chroma format and scaling lists.
 const HIGH_PROFILES: [u32; 13] = [100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135];
 
-/// Width and height in pixels, of what is left after cropping, that a sequence parameter set gives its pictures.
-/// `unit` is a whole NAL unit with its header, and with emulation prevention.
+/// Width and height in pixels, of what is left after cropping, that a sequence parameter set gives
+/// its pictures. `unit` is a whole NAL unit with its header, and with emulation prevention.
 ///
 /// # Errors
-/// [`ParseError::Truncated`] for a set that ends, or goes on beyond [`MAX_LEN`], before its size; and
-/// [`ParseError::Value`] for another unit, or a field outside its range.
+/// [`ParseError::Truncated`] for a set that ends, or goes on beyond [`MAX_LEN`], before its size;
+/// and [`ParseError::Value`] for another unit, or a field outside its range.
 pub fn picture_size(unit: &[u8]) -> Result<(u16, u16), ParseError> {
     let (header, escaped) = unit.split_first().ok_or(ParseError::Truncated)?;
     if header & 0x1f != nal::SPS {
@@ -199,16 +199,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Sets as encoders write them, with what their pictures are.
+    /// Sets in the manner of two encoders, written by hand, with what their pictures are.
     #[test]
-    fn sizes_of_real_encoders() {
-        // OpenH264 as Chromium has it, 640 × 360: 23 rows of macroblocks, eight lines cropped.
+    fn sizes_of_usual_sets() {
+        // As OpenH264 has them: 640 × 360: 23 rows of macroblocks, eight lines cropped.
         let openh264 = [
             0x67, 0x42, 0xc0, 0x1f, 0x8c, 0x8d, 0x40, 0x50, 0x17, 0xfc, 0xb0, 0x0f, 0x08, 0x84,
             0x6a,
         ];
         assert_eq!(picture_size(&openh264), Ok((640, 360)));
-        // x264, High, 1920 × 1080: 68 rows, and an emulation prevention byte in what follows.
+        // As x264 has them: High, 1920 × 1080: 68 rows, and an emulation prevention byte in what follows.
         let x264 = [
             0x67, 0x64, 0x00, 0x28, 0xac, 0xd9, 0x40, 0x78, 0x02, 0x27, 0xe5, 0xc0, 0x44, 0x00,
             0x00, 0x03, 0x00, 0x04, 0x00, 0x00, 0x03, 0x00, 0xf0, 0x3c, 0x60, 0xc6, 0x58,
